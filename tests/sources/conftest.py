@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from longbow_quarrel.errors import DownloadError
 from longbow_quarrel.sources import package_index, pip_tool
 from longbow_quarrel.sources.download import HttpSettings

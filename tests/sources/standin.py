@@ -62,6 +62,7 @@ class Resource:
     seconds_before: float = 0.0
     seconds_per_chunk: float = 0.0
     chunk_bytes: int = 1 << 16
+    gate: threading.Event | None = None  # the second half of the body waits for it
     wants_auth: tuple[str, str] | None = None
 
 
@@ -226,6 +227,8 @@ def _handler(standin: StandIn) -> type[BaseHTTPRequestHandler]:
             try:
                 for offset in range(0, min(limit, len(body)), resource.chunk_bytes):
                     end = min(offset + resource.chunk_bytes, limit)
+                    if resource.gate is not None and end > len(resource.body) // 2:
+                        resource.gate.wait(timeout=60)
                     self.wfile.write(body[offset:end])
                     time.sleep(resource.seconds_per_chunk)
             except (BrokenPipeError, ConnectionResetError):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from longbow_quarrel.errors import DownloadError, ModelNotFoundError, UsageError
 from longbow_quarrel.sources import pypi
 from longbow_quarrel.sources.download import ChecksumError
@@ -109,7 +110,7 @@ def test_refused_credentials_are_explained_and_not_shown(index: IndexStandIn, tm
     add_tiny(index)
     index.resources["/simple/tiny-model/"].wants_auth = ("me", "s3cret")
     wrong = index.index_url.replace("://", "://me:hunter2@")
-    with pytest.raises(DownloadError, match="HTTP 401.*credentials") as caught:
+    with pytest.raises(DownloadError, match=r"HTTP 401.*credentials") as caught:
         pypi.resolve(SPEC, cache_dir=tmp_path, index_url=wrong)
     assert "hunter2" not in str(caught.value)
 

@@ -23,7 +23,7 @@ from longbow_quarrel.sources.progress import ProgressCallback
 if TYPE_CHECKING:
     import requests
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
