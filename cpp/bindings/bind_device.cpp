@@ -1,0 +1,103 @@
+// Devices and the runner of steps, as Python sees them.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <string>
+
+#include "bindings/arrays.h"
+#include "core/error.h"
+#include "cpu/cpu_device.h"
+#include "cpu/isa.h"
+#include "program/device.h"
+#include "program/step_runner.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace quarrel {
+namespace {
+
+using Logits = nb::ndarray<nb::numpy, const float, nb::ndim<2>>;
+
+static_assert(sizeof(SequenceId) == sizeof(std::int64_t));
+
+DType dtype_named(const std::string& name) {
+  const auto dtype = dtype_from_name(name);
+  if (!dtype) throw InvalidArgument("[kv_cache] expected an element type, got " + name);
+  return *dtype;
+}
+
+std::shared_ptr<KVStorage> allocate_kv(Device& device, const Program& program,
+                                       std::size_t block_size, std::vector<std::size_t> n_blocks,
+                                       const std::string& k_dtype, const std::string& v_dtype,
+                                       MemoryLedger& ledger) {
+  return device.allocate_kv(
+      program, {block_size, std::move(n_blocks), dtype_named(k_dtype), dtype_named(v_dtype)},
+      ledger);
+}
+
+std::shared_ptr<Executable> compile(Device& device, std::shared_ptr<Program> program,
+                                    std::size_t max_tokens, std::shared_ptr<MemoryLedger> ledger) {
+  return device.compile(std::move(program), max_tokens, std::move(ledger));
+}
+
+Logits run(nb::handle self, const Vector<std::int64_t>& sequences,
+           const Vector<std::int32_t>& query_start_loc, const Vector<TokenId>& token_ids,
+           const Vector<std::int32_t>& selected_rows) {
+  auto& runner = nb::cast<StepRunner&>(self);
+  const StepRequest request{
+      {reinterpret_cast<const SequenceId*>(sequences.data()), sequences.size()},
+      as_span(query_start_loc),
+      as_span(token_ids),
+      as_span(selected_rows)};
+  std::span<const float> logits;
+  {
+    const nb::gil_scoped_release release;
+    logits = runner.run(request);
+  }
+  return Logits(logits.data(), {selected_rows.size(), runner.vocab_size()}, self);
+}
+
+}  // namespace
+
+void bind_device(nb::module_& m) {
+  m.def("available_isas", &cpu::available_isas,
+        "Instruction sets that the CPU device can use here, best first.");
+  nb::class_<KVStorage>(m, "KVStorage", "The memory behind the cache's blocks.")
+      .def_prop_ro("n_bytes", &KVStorage::n_bytes);
+  nb::class_<Executable>(m, "Executable", "A program made ready for a device.");
+  nb::class_<Device>(m, "Device", "A compute device.")
+      .def_prop_ro("name", &Device::name)
+      .def("compile", &compile, "program"_a, "max_tokens"_a, "ledger"_a,
+           nb::call_guard<nb::gil_scoped_release>(),
+           "max_tokens: the largest number of tokens in a step.")
+      .def("allocate_kv", &allocate_kv, "program"_a, "block_size"_a, "n_blocks"_a, "k_dtype"_a,
+           "v_dtype"_a, "ledger"_a, "n_blocks: one number per layer group.")
+      .def(
+          "kv_block_bytes",
+          [](const Device& d, const Program& program, std::size_t block_size,
+             const std::string& k_dtype, const std::string& v_dtype) {
+            return d.kv_block_bytes(program, block_size, dtype_named(k_dtype),
+                                    dtype_named(v_dtype));
+          },
+          "program"_a, "block_size"_a, "k_dtype"_a, "v_dtype"_a,
+          "Bytes of one block of each layer group.");
+  nb::class_<cpu::CpuDevice, Device>(m, "CpuDevice", "The CPU.")
+      .def(nb::init<int, std::string_view>(), "n_threads"_a, "isa"_a = "auto")
+      .def_prop_ro("isa", &cpu::CpuDevice::isa)
+      .def_prop_ro("n_threads", &cpu::CpuDevice::n_threads);
+  nb::class_<StepRunner>(m, "StepRunner", "Runs steps of a ragged batch.")
+      .def(nb::init<std::shared_ptr<Executable>, std::shared_ptr<KVStorage>,
+                    std::shared_ptr<KVCache>, std::size_t>(),
+           "executable"_a, "storage"_a, "cache"_a, "vocab_size"_a)
+      .def("run", &run, "sequences"_a, "query_start_loc"_a, "token_ids"_a, "selected_rows"_a,
+           "Logits [n_selected, vocab_size] float32, a view that is valid until the next run.\n\n"
+           "sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]\n"
+           "int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.");
+}
+
+}  // namespace quarrel

@@ -1,0 +1,38 @@
+// The memory ledger, as Python sees it.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <map>
+#include <string>
+
+#include "core/memory_ledger.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace quarrel {
+namespace {
+
+std::map<std::string, std::size_t> used_by_kind(const MemoryLedger& ledger) {
+  std::map<std::string, std::size_t> used;
+  for (std::size_t i = 0; i < kMemoryKinds; ++i) {
+    const auto kind = static_cast<MemoryKind>(i);
+    used[std::string(memory_kind_name(kind))] = ledger.used_bytes(kind);
+  }
+  return used;
+}
+
+}  // namespace
+
+void bind_memory(nb::module_& m) {
+  nb::class_<MemoryLedger>(m, "MemoryLedger", "One account of every byte, with a hard cap.")
+      .def(nb::new_(&MemoryLedger::create), "cap_bytes"_a)
+      .def_prop_ro("cap_bytes", &MemoryLedger::cap_bytes)
+      .def_prop_ro("peak_bytes", &MemoryLedger::peak_bytes)
+      .def_prop_ro("used_bytes", [](const MemoryLedger& l) { return l.used_bytes(); })
+      .def("used_by_kind", &used_by_kind, "Bytes by kind: weights, kv, scratch, ...");
+}
+
+}  // namespace quarrel

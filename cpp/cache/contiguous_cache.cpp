@@ -1,0 +1,203 @@
+#include "cache/contiguous_cache.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "core/error.h"
+
+namespace quarrel {
+namespace {
+
+std::size_t common_prefix(std::span<const TokenId> a, std::span<const TokenId> b) {
+  const auto [in_a, in_b] = std::ranges::mismatch(a, b);
+  return static_cast<std::size_t>(in_a - a.begin());
+}
+
+[[noreturn]] void broken(const std::string& what) {
+  throw Error("[contiguous_cache] invariant broken: " + what);
+}
+
+}  // namespace
+
+ContiguousCache::ContiguousCache(std::size_t n_groups, std::size_t block_size,
+                                 std::size_t n_blocks, bool reuse_prefixes)
+    : n_groups_(n_groups),
+      block_size_(block_size),
+      n_blocks_(n_blocks),
+      reuse_prefixes_(reuse_prefixes),
+      free_(n_blocks) {
+  if (n_groups == 0 || block_size == 0 || n_blocks == 0)
+    throw InvalidArgument("[contiguous_cache] expected at least one group, slot and block");
+}
+
+std::size_t ContiguousCache::blocks_for(std::size_t n_tokens) const {
+  return (n_tokens + block_size_ - 1) / block_size_;
+}
+
+ContiguousCache::Sequence& ContiguousCache::live(SequenceId id) {
+  return const_cast<Sequence&>(std::as_const(*this).live(id));
+}
+
+const ContiguousCache::Sequence& ContiguousCache::live(SequenceId id) const {
+  const auto found = live_.find(id);
+  if (found == live_.end())
+    throw InvalidArgument("[contiguous_cache] expected a live sequence, got " +
+                          std::to_string(static_cast<std::int64_t>(id)));
+  return found->second;
+}
+
+SequenceId ContiguousCache::open(Sequence sequence) {
+  const SequenceId id{next_id_++};
+  live_.emplace(id, std::move(sequence));
+  return id;
+}
+
+PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt,
+                                          std::size_t max_tokens) {
+  n_prefix_queries_tokens_ += prompt.size();
+  if (!reuse_prefixes_) return {open({{}, max_tokens, {}}), 0, "disabled"};
+
+  const auto usable = prompt.first(prompt.empty() ? 0 : prompt.size() - 1);
+  auto best = parked_.end();
+  std::size_t n_best = 0;
+  for (auto it = parked_.begin(); it != parked_.end(); ++it) {
+    const std::size_t n = common_prefix(usable, it->tokens);
+    // The run must also be long enough for what the new sequence will hold.
+    if (n > n_best && it->blocks.size() >= blocks_for(max_tokens)) {
+      best = it;
+      n_best = n;
+    }
+  }
+  if (best == parked_.end())
+    return {open({{}, max_tokens, {}}), 0, parked_.empty() ? "empty" : "diverged"};
+
+  Sequence taken = std::move(*best);
+  parked_.erase(best);
+  const bool ended = taken.tokens.size() == n_best;
+  taken.tokens.resize(n_best);
+  taken.max_tokens = max_tokens;
+  n_prefix_hit_tokens_ += n_best;
+  const std::string_view reason = n_best == usable.size() ? "none" : ended ? "shorter" : "diverged";
+  return {open(std::move(taken)), n_best, reason};
+}
+
+void ContiguousCache::free_run(const Sequence& sequence) {
+  if (!sequence.blocks.empty())
+    free_.release(static_cast<std::size_t>(sequence.blocks.front()), sequence.blocks.size());
+}
+
+void ContiguousCache::evict_oldest() {
+  free_run(parked_.front());
+  n_evicted_blocks_ += parked_.front().blocks.size();
+  parked_.pop_front();
+}
+
+bool ContiguousCache::give_run(Sequence& sequence) {
+  const std::size_t n = blocks_for(sequence.max_tokens);
+  if (n > n_blocks_) return false;
+  auto first = free_.allocate(n);
+  while (!first && !parked_.empty()) {
+    evict_oldest();
+    first = free_.allocate(n);
+  }
+  if (!first) return false;
+  sequence.blocks.resize(n);
+  for (std::size_t i = 0; i < n; ++i) sequence.blocks[i] = static_cast<BlockId>(*first + i);
+  return true;
+}
+
+Reservation ContiguousCache::reserve(SequenceId id, std::size_t n_tokens) {
+  Sequence& sequence = live(id);
+  if (sequence.tokens.size() + n_tokens > sequence.max_tokens) return {false, "sequence_full"};
+  if (n_tokens > 0 && sequence.blocks.empty() && !give_run(sequence))
+    return {false, "no_free_blocks"};
+  return {true, ""};
+}
+
+void ContiguousCache::commit(SequenceId id, std::span<const TokenId> tokens) {
+  Sequence& sequence = live(id);
+  if (sequence.tokens.size() + tokens.size() > sequence.blocks.size() * block_size_)
+    throw InvalidArgument("[contiguous_cache] expected tokens to be reserved before commit");
+  sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
+}
+
+Fork ContiguousCache::fork(SequenceId id) {
+  Sequence child = live(id);
+  child.blocks.clear();
+  const std::size_t n_held = blocks_for(child.tokens.size());
+  if (n_held > 0) {
+    if (!give_run(child)) return {{false, "no_free_blocks"}, SequenceId{-1}};
+    const Sequence& parent = live(id);
+    for (std::size_t group = 0; group < n_groups_; ++group)
+      for (std::size_t i = 0; i < n_held; ++i)
+        copies_.push_back({group, parent.blocks[i], child.blocks[i]});
+  }
+  return {{true, ""}, open(std::move(child))};
+}
+
+void ContiguousCache::trim(SequenceId id, std::size_t n_tokens) {
+  Sequence& sequence = live(id);
+  if (n_tokens > sequence.tokens.size())
+    throw InvalidArgument("[contiguous_cache] expected to keep at most " +
+                          std::to_string(sequence.tokens.size()) + " tokens, got " +
+                          std::to_string(n_tokens));
+  sequence.tokens.resize(n_tokens);
+}
+
+void ContiguousCache::release(SequenceId id) {
+  Sequence& sequence = live(id);
+  if (reuse_prefixes_ && !sequence.tokens.empty()) {
+    parked_.push_back(std::move(sequence));
+  } else {
+    free_run(sequence);
+  }
+  live_.erase(id);
+}
+
+SequenceView ContiguousCache::view(SequenceId id) const {
+  const Sequence& sequence = live(id);
+  return {sequence.tokens.size(),
+          std::vector<std::span<const BlockId>>(n_groups_, std::span(sequence.blocks))};
+}
+
+std::vector<BlockCopy> ContiguousCache::take_copies() { return std::exchange(copies_, {}); }
+
+CacheStats ContiguousCache::stats() const {
+  CacheStats stats{};
+  stats.n_blocks = n_groups_ * n_blocks_;
+  for (const auto& [id, sequence] : live_)
+    stats.n_used_blocks += n_groups_ * sequence.blocks.size();
+  for (const auto& sequence : parked_)
+    stats.n_cached_blocks += n_groups_ * sequence.blocks.size();
+  stats.n_sequences = live_.size();
+  stats.n_prefix_queries_tokens = n_prefix_queries_tokens_;
+  stats.n_prefix_hit_tokens = n_prefix_hit_tokens_;
+  stats.n_evicted_blocks = n_groups_ * n_evicted_blocks_;
+  return stats;
+}
+
+void ContiguousCache::check_invariants() const {
+  std::vector<int> owners(n_blocks_, 0);
+  auto count = [&](const Sequence& sequence) {
+    if (sequence.tokens.size() > sequence.blocks.size() * block_size_)
+      broken("a sequence holds more tokens than its run has slots");
+    for (std::size_t i = 0; i < sequence.blocks.size(); ++i) {
+      if (sequence.blocks[i] != sequence.blocks[0] + static_cast<BlockId>(i))
+        broken("a run is not consecutive");
+      ++owners.at(static_cast<std::size_t>(sequence.blocks[i]));
+    }
+  };
+  for (const auto& [id, sequence] : live_) count(sequence);
+  for (const auto& sequence : parked_) count(sequence);
+  std::size_t n_free = 0;
+  for (const auto& [first, length] : free_.runs()) {
+    n_free += length;
+    for (std::size_t i = first; i < first + length; ++i) ++owners.at(i);
+  }
+  if (n_free != free_.n_free()) broken("the free count is wrong");
+  if (!std::ranges::all_of(owners, [](int n) { return n == 1; }))
+    broken("a block has no owner or more than one");
+}
+
+}  // namespace quarrel

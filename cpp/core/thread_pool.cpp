@@ -1,0 +1,93 @@
+#include "core/thread_pool.h"
+
+#include <string>
+
+#include "core/error.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace quarrel {
+namespace {
+
+// The operations of a step follow each other within microseconds, so a waiter spins before it
+// sleeps. The bound keeps an idle pool, or one with more threads than cores, from burning time.
+constexpr int kSpins = 4000;
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+template <class T>
+void wait_while_equal(const std::atomic<T>& value, T old) {
+  for (int i = 0; i < kSpins; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return;
+    relax();
+  }
+  value.wait(old, std::memory_order_acquire);
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int n_threads) {
+  if (n_threads < 1) {
+    throw InvalidArgument("[thread_pool] expected n_threads >= 1, got " +
+                          std::to_string(n_threads));
+  }
+  workers_.reserve(static_cast<std::size_t>(n_threads - 1));
+  for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true, std::memory_order_relaxed);
+  epoch_.fetch_add(1, std::memory_order_release);
+  epoch_.notify_all();
+  for (auto& worker : workers_) worker.join();
+}
+
+void ThreadPool::claim_items(int thread) {
+  for (;;) {
+    const std::size_t item = next_item_.fetch_add(1, std::memory_order_relaxed);
+    if (item >= n_items_) return;
+    invoke_(body_, item, thread);
+  }
+}
+
+void ThreadPool::run(std::size_t n_items, const void* body, Invoke invoke) {
+  if (workers_.empty() || n_items < 2) {
+    for (std::size_t i = 0; i < n_items; ++i) invoke(body, i, 0);
+    return;
+  }
+  body_ = body;
+  invoke_ = invoke;
+  n_items_ = n_items;
+  next_item_.store(0, std::memory_order_relaxed);
+  n_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  epoch_.fetch_add(1, std::memory_order_release);
+  epoch_.notify_all();
+  claim_items(0);
+  for (int busy = n_busy_.load(std::memory_order_acquire); busy != 0;
+       busy = n_busy_.load(std::memory_order_acquire)) {
+    wait_while_equal(n_busy_, busy);
+  }
+}
+
+void ThreadPool::work(int thread) {
+  std::uint32_t seen = 0;
+  for (;;) {
+    wait_while_equal(epoch_, seen);
+    const std::uint32_t now = epoch_.load(std::memory_order_acquire);
+    if (now == seen) continue;  // a spurious wake-up
+    seen = now;
+    if (stop_.load(std::memory_order_relaxed)) return;
+    claim_items(thread);
+    if (n_busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) n_busy_.notify_one();
+  }
+}
+
+}  // namespace quarrel

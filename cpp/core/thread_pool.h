@@ -1,0 +1,52 @@
+// A small pool for the data-parallel loops of one step.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace quarrel {
+
+// Loops run on the calling thread and n_threads - 1 workers. Items are claimed dynamically, which
+// never changes a result: each item computes its outputs alone and in a fixed order.
+// Not reentrant: one caller at a time, no parallel_for inside an item. Items must not throw.
+class ThreadPool {
+ public:
+  explicit ThreadPool(int n_threads);  // throws InvalidArgument if n_threads < 1
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // body(item, thread): for each item in [0, n_items); thread in [0, n_threads).
+  template <class Body>
+  void parallel_for(std::size_t n_items, const Body& body) {
+    run(n_items, &body, [](const void* b, std::size_t item, int thread) {
+      (*static_cast<const Body*>(b))(item, thread);
+    });
+  }
+
+ private:
+  using Invoke = void (*)(const void* body, std::size_t item, int thread);
+  void run(std::size_t n_items, const void* body, Invoke invoke);
+  void work(int thread);
+  void claim_items(int thread);
+
+  std::vector<std::thread> workers_;
+
+  // The current loop; written before epoch_ moves on, read by workers after they see it move.
+  const void* body_ = nullptr;
+  Invoke invoke_ = nullptr;
+  std::size_t n_items_ = 0;
+
+  alignas(64) std::atomic<std::uint32_t> epoch_{0};
+  alignas(64) std::atomic<std::size_t> next_item_{0};
+  alignas(64) std::atomic<int> n_busy_{0};
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace quarrel

@@ -1,0 +1,91 @@
+#include "cpu/cpu_kv_storage.h"
+
+#include <cstring>
+#include <string>
+
+#include "core/error.h"
+
+namespace quarrel::cpu {
+namespace {
+
+KVElement element(DType dtype) {
+  if (dtype == DType::F32) return KVElement::F32;
+  if (dtype == DType::F16) return KVElement::F16;
+  throw InvalidArgument("[kv_cache] expected a K or V type among f32, f16, got " +
+                        std::string(traits(dtype).name));
+}
+
+std::size_t block_elements(const KVLayer& layer, std::size_t block_size) {
+  return layer.n_kv_heads * layer.head_dim * block_size;
+}
+
+// The buffer and the copies see a layer's K or V as n_blocks equal runs of bytes.
+std::size_t side_block_bytes(const KVLayer& layer, std::size_t block_size, DType dtype) {
+  return row_bytes(dtype, block_elements(layer, block_size));
+}
+
+void check(const Program& program, std::size_t block_size, DType k_dtype, DType v_dtype) {
+  element(k_dtype);
+  element(v_dtype);
+  if (block_size == 0 || block_size % kKVTile != 0)
+    throw InvalidArgument("[kv_cache] expected a block size that is a multiple of " +
+                          std::to_string(kKVTile) + ", got " + std::to_string(block_size));
+  for (const auto& layer : program.kv_layers)
+    if (layer.head_dim % kKVTile != 0)
+      throw InvalidArgument("[attention] expected a head size that is a multiple of " +
+                            std::to_string(kKVTile) + ", got " + std::to_string(layer.head_dim));
+}
+
+std::size_t total_bytes(const Program& program, const KVLayout& layout) {
+  const auto bytes =
+      kv_block_bytes(program, layout.block_size, layout.k_dtype, layout.v_dtype);
+  std::size_t total = 0;
+  for (std::size_t g = 0; g < bytes.size(); ++g) total += bytes[g] * layout.n_blocks[g];
+  return total;
+}
+
+}  // namespace
+
+std::vector<std::size_t> kv_block_bytes(const Program& program, std::size_t block_size,
+                                        DType k_dtype, DType v_dtype) {
+  check(program, block_size, k_dtype, v_dtype);
+  std::vector<std::size_t> bytes(program.groups.size(), 0);
+  for (std::size_t i = 0; i < program.kv_layers.size(); ++i)
+    bytes[program.group_of_layer[i]] +=
+        side_block_bytes(program.kv_layers[i], block_size, k_dtype) +
+        side_block_bytes(program.kv_layers[i], block_size, v_dtype);
+  return bytes;
+}
+
+CpuKVStorage::CpuKVStorage(const Program& program, const KVLayout& layout, MemoryLedger& ledger)
+    : layout_(layout),
+      groups_(program.groups),
+      memory_(ledger, MemoryKind::KV, total_bytes(program, layout)) {
+  std::byte* next = memory_.data();
+  for (std::size_t i = 0; i < program.kv_layers.size(); ++i) {
+    const KVLayer& layer = program.kv_layers[i];
+    const std::size_t n_blocks = layout.n_blocks[program.group_of_layer[i]];
+    std::byte* k = next;
+    next += n_blocks * side_block_bytes(layer, layout.block_size, layout.k_dtype);
+    std::byte* v = next;
+    next += n_blocks * side_block_bytes(layer, layout.block_size, layout.v_dtype);
+    views_.push_back({k, v, element(layout.k_dtype), element(layout.v_dtype), layer.n_kv_heads,
+                      layer.head_dim, layout.block_size});
+  }
+}
+
+void CpuKVStorage::copy_block(std::size_t group, BlockId from, BlockId to) {
+  for (const std::size_t i : groups_[group].layers) {
+    const KVView& view = views_[i];
+    const KVLayer layer{view.n_kv_heads, view.head_dim, 0};
+    const auto copy = [&](std::byte* base, DType dtype) {
+      const std::size_t n = side_block_bytes(layer, layout_.block_size, dtype);
+      std::memcpy(base + static_cast<std::size_t>(to) * n,
+                  base + static_cast<std::size_t>(from) * n, n);
+    };
+    copy(view.k, layout_.k_dtype);
+    copy(view.v, layout_.v_dtype);
+  }
+}
+
+}  // namespace quarrel::cpu

@@ -1,0 +1,110 @@
+// The CPU kernels: one table of functions per instruction set, chosen at run time.
+//
+// A kernel computes one work item (some rows or columns of an output) from start to end, so which
+// thread runs it never changes a result. Pointers are to float32 unless they say otherwise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace quarrel::cpu {
+
+// y[n_tokens, n_out] = x[n_tokens, n_in] W^T + bias
+struct LinearArgs {
+  const float* x;
+  float* y;
+  const float* bias;  // [n_out] or null
+  std::size_t n_tokens;
+  std::size_t n_in;
+  std::size_t n_out;
+  const std::byte* weight;  // n_out rows in the file's format
+  std::size_t weight_row_bytes;
+  std::size_t block_elements;
+  std::size_t block_bytes;
+  DType dtype;
+  void (*dequantize)(DType dtype, const std::byte* from, float* to, std::size_t n_elements);
+};
+inline constexpr std::size_t kLinearRows = 32;    // output columns per work item
+inline constexpr std::size_t kLinearDepth = 256;  // inputs dequantised at a time
+inline constexpr std::size_t kLinearScratch = kLinearRows * kLinearDepth + kLinearDepth;
+
+struct RmsNormArgs {
+  const float* x;
+  float* y;
+  const float* weight;  // [width]
+  std::size_t width;    // elements normalised together
+  std::size_t n_groups; // of them per row
+  float eps;
+};
+
+struct RopeArgs {
+  const float* x;
+  float* y;                 // may be x
+  const float* cos_sin;     // [n_tokens, 2, n_rotated / 2]: cosines, then sines
+  std::size_t n_heads;
+  std::size_t head_dim;
+  std::size_t n_rotated;
+  bool interleaved;
+};
+
+// K and V of one layer. A head's K is stored in tiles of 16 tokens, transposed to
+// [head_dim, 16], so that a register holds one dimension of 16 tokens and a score needs no
+// reduction across lanes; V is stored [tokens, head_dim].
+enum class KVElement { F32, F16 };
+inline constexpr std::size_t kKVTile = 16;
+struct KVView {
+  std::byte* k;  // [n_blocks, n_kv_heads, block_size / 16, head_dim, 16]
+  std::byte* v;  // [n_blocks, n_kv_heads, block_size, head_dim]
+  KVElement k_element;
+  KVElement v_element;
+  std::size_t n_kv_heads;
+  std::size_t head_dim;
+  std::size_t block_size;
+};
+
+struct KVWriteArgs {
+  const float* k;  // [n_tokens, n_kv_heads * head_dim]
+  const float* v;
+  const std::int32_t* slots;  // [n_tokens]
+  KVView view;
+};
+
+// Queries of one sequence: tokens [first, first + n_tokens) of the step.
+struct AttentionArgs {
+  const float* q;  // [step tokens, n_heads * head_dim]
+  float* y;        // the same shape; not q
+  KVView view;
+  const std::int32_t* block_table;
+  const std::int32_t* positions;  // [step tokens]
+  std::size_t n_heads;
+  std::size_t window;  // 0: none
+  float scale;
+  float softcap;  // 0: none
+};
+inline constexpr std::size_t kAttentionRows = 32;       // (token, head) pairs per work item
+inline constexpr std::size_t kAttentionPositions = 64;  // cache positions per softmax step
+
+// Floats of scratch that an attention work item needs.
+constexpr std::size_t attention_scratch(std::size_t head_dim) {
+  return kAttentionRows * (2 * head_dim + kAttentionPositions + 2);
+}
+
+struct KernelTable {
+  const char* name;
+  // Outputs [first_row, first_row + n_rows) for every token; n_rows <= kLinearRows.
+  void (*linear)(const LinearArgs&, std::size_t first_row, std::size_t n_rows, float* scratch);
+  void (*rms_norm)(const RmsNormArgs&, std::size_t first_row, std::size_t n_rows);
+  void (*rope)(const RopeArgs&, std::size_t first_token, std::size_t n_tokens);
+  void (*kv_write)(const KVWriteArgs&, std::size_t first_token, std::size_t n_tokens);
+  // n_tokens * (n_heads / n_kv_heads) <= kAttentionRows
+  void (*attention)(const AttentionArgs&, std::size_t kv_head, std::size_t first_token,
+                    std::size_t n_tokens, float* scratch);
+  void (*silu_mul)(const float* gate, const float* up, float* y, std::size_t n);
+  void (*gelu_mul)(const float* gate, const float* up, float* y, std::size_t n);
+  void (*add)(const float* a, const float* b, float* y, float scale, std::size_t n);
+  void (*scale)(const float* x, float* y, float factor, std::size_t n);
+};
+
+}  // namespace quarrel::cpu

@@ -1,0 +1,20 @@
+// Declarations of this instruction set's kernels; table.cpp gathers them.
+#pragma once
+
+#include "cpu/kernels.h"
+#include "cpu/simd/simd.h"
+
+namespace quarrel::cpu::QUARREL_ISA {
+
+void linear(const LinearArgs&, std::size_t first_row, std::size_t n_rows, float* scratch);
+void rms_norm(const RmsNormArgs&, std::size_t first_row, std::size_t n_rows);
+void rope(const RopeArgs&, std::size_t first_token, std::size_t n_tokens);
+void kv_write(const KVWriteArgs&, std::size_t first_token, std::size_t n_tokens);
+void attention(const AttentionArgs&, std::size_t kv_head, std::size_t first_token,
+               std::size_t n_tokens, float* scratch);
+void silu_mul(const float* gate, const float* up, float* y, std::size_t n);
+void gelu_mul(const float* gate, const float* up, float* y, std::size_t n);
+void add(const float* a, const float* b, float* y, float scale, std::size_t n);
+void scale(const float* x, float* y, float factor, std::size_t n);
+
+}  // namespace quarrel::cpu::QUARREL_ISA

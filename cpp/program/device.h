@@ -1,0 +1,82 @@
+// What a compute device offers to the engine. CPU and Metal implement it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "cache/kv_cache.h"
+#include "core/dtype.h"
+#include "core/memory_ledger.h"
+#include "program/program.h"
+
+namespace quarrel {
+
+// The shape of a KV cache's memory. A block holds block_size tokens of all layers of one group.
+struct KVLayout {
+  std::size_t block_size;                        // tokens
+  std::vector<std::size_t> n_blocks;             // [n_groups]
+  DType k_dtype;
+  DType v_dtype;
+};
+
+// The memory that blocks stand for; only its device knows how it is laid out.
+class KVStorage {
+ public:
+  virtual ~KVStorage() = default;
+  virtual const KVLayout& layout() const = 0;
+  virtual std::size_t n_bytes() const = 0;
+  // All layers of a group, K and V.
+  virtual void copy_block(std::size_t group, BlockId from, BlockId to) = 0;
+};
+
+// Block tables and slots of one layer group, for the sequences of a step.
+struct GroupInputs {
+  std::span<const std::int32_t> slot_mapping;  // [n_tokens], block * block_size + offset
+  // [n_seqs, max_blocks]: entry i of a row is the block of positions
+  // [i * block_size, (i + 1) * block_size), or -1 where the cache let it go.
+  std::span<const std::int32_t> block_tables;
+  std::size_t max_blocks;
+};
+
+// A ragged batch: prefill chunks and decodes in any mix, nothing padded.
+struct StepInputs {
+  std::span<const std::int32_t> token_ids;        // [n_tokens]
+  std::span<const std::int32_t> positions;        // [n_tokens]
+  std::span<const std::int32_t> query_start_loc;  // [n_seqs + 1]
+  std::span<const std::int32_t> context_lens;     // [n_seqs], after this step
+  std::span<const std::int32_t> selected_rows;    // [n_selected]
+  std::span<const GroupInputs> groups;            // [n_groups]
+
+  std::size_t n_tokens() const { return token_ids.size(); }
+  std::size_t n_seqs() const { return context_lens.size(); }
+};
+
+// A Program made ready for one device.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+  // Runs one step; the logits, [n_selected, vocab_size] float32, stay valid until the next one.
+  // inputs are trusted: whoever assembles a step checks it.
+  virtual std::span<const float> run(const StepInputs& inputs, KVStorage& storage) = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string_view name() const = 0;
+  // max_tokens: the largest n_tokens of a step.
+  virtual std::unique_ptr<Executable> compile(std::shared_ptr<const Program> program,
+                                              std::size_t max_tokens,
+                                              std::shared_ptr<MemoryLedger> ledger) = 0;
+  virtual std::unique_ptr<KVStorage> allocate_kv(const Program& program, const KVLayout& layout,
+                                                 MemoryLedger& ledger) = 0;
+  // Bytes of one block of each layer group, [n_groups].
+  virtual std::vector<std::size_t> kv_block_bytes(const Program& program, std::size_t block_size,
+                                                  DType k_dtype, DType v_dtype) const = 0;
+};
+
+}  // namespace quarrel

@@ -1,0 +1,46 @@
+// Turns "these tokens of these sequences" into the flat arrays a device runs.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cache/kv_cache.h"
+#include "program/device.h"
+
+namespace quarrel {
+
+// The part of a step that the scheduler decides.
+struct StepRequest {
+  std::span<const SequenceId> sequences;          // [n_seqs]
+  std::span<const std::int32_t> query_start_loc;  // [n_seqs + 1]
+  std::span<const TokenId> token_ids;             // [n_tokens], follow the committed ones
+  std::span<const std::int32_t> selected_rows;    // rows of this step whose logits are wanted
+};
+
+// Keeps its arrays between steps, so a steady state allocates nothing here.
+class StepAssembler {
+ public:
+  explicit StepAssembler(std::size_t vocab_size) : vocab_size_(vocab_size) {}
+
+  // Checks the request (InvalidArgument) and fills positions, slots and block tables from the
+  // cache's views. Slots must have been reserved. The result points into this object.
+  StepInputs assemble(const StepRequest& request, const KVCache& cache);
+
+ private:
+  struct Group {
+    std::vector<std::int32_t> slot_mapping;
+    std::vector<std::int32_t> block_tables;
+  };
+  void check(const StepRequest& request) const;
+  void fill_group(std::size_t group, const StepRequest& request, const KVCache& cache);
+
+  const std::size_t vocab_size_;
+  std::vector<SequenceView> views_;
+  std::vector<std::int32_t> positions_;
+  std::vector<std::int32_t> context_lens_;
+  std::vector<Group> groups_;
+  std::vector<GroupInputs> group_inputs_;
+};
+
+}  // namespace quarrel
