@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGUFReader
 from gguf.quants import dequantize
 
 import reference as ops
+from gguf import GGUFReader
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -45,14 +45,14 @@ class ReferenceModel:
 
     def __init__(self, path: str | Path) -> None:
         reader = GGUFReader(path)
-        self._metadata: dict[str, Any] = {
+        self.metadata: dict[str, Any] = {
             key: field.contents()
             for key, field in reader.fields.items()
             if not key.startswith("tokenizer.")
         }
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self._weights: dict[str, Float32] = {}
-        self.architecture: str = self._metadata["general.architecture"]
+        self.architecture: str = self.metadata["general.architecture"]
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"[reference] no oracle for architecture {self.architecture!r}")
         self.n_layers: int = self._get("block_count")
@@ -89,7 +89,7 @@ class ReferenceModel:
         return self._weights[name]
 
     def _get(self, key: str, default: Any = None) -> Any:
-        return self._metadata.get(f"{self.architecture}.{key}", default)
+        return self.metadata.get(f"{self.architecture}.{key}", default)
 
     # --- blocks -------------------------------------------------------------------------------
 
