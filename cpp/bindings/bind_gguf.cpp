@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "gguf/dequantize.h"
 #include "gguf/model_file.h"
+#include "gguf/printable.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -38,6 +39,14 @@ nb::object decode(std::string_view text) {
       PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "surrogateescape");
   if (decoded == nullptr) nb::raise_python_error();
   return nb::steal(decoded);
+}
+
+// The bytes that `decode` made this text from.
+std::string encode(nb::handle text) {
+  PyObject* encoded = PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogateescape");
+  if (encoded == nullptr) nb::raise_python_error();
+  const auto bytes = nb::steal<nb::bytes>(encoded);
+  return {bytes.c_str(), bytes.size()};
 }
 
 // A numpy array of this shape that owns `values`.
@@ -123,8 +132,8 @@ nb::object metadata_dict(const ModelFile& file) {
   return dict;
 }
 
-nb::object metadata_get(const ModelFile& file, std::string_view key, nb::object fallback) {
-  const auto* entry = file.metadata().find(key);
+nb::object metadata_get(const ModelFile& file, nb::str key, nb::object fallback) {
+  const auto* entry = file.metadata().find(encode(key));
   return entry == nullptr ? fallback : to_python(entry->value);
 }
 
@@ -135,9 +144,11 @@ nb::object tensor_list(nb::handle self) {
   return tensors;
 }
 
-const TensorInfo& tensor_named(const ModelFile& file, std::string_view name) {
-  const TensorInfo* tensor = file.find_tensor(name);
-  if (tensor == nullptr) throw nb::key_error(std::string(name).c_str());
+const TensorInfo& tensor_named(const ModelFile& file, nb::handle name) {
+  const std::string encoded = encode(name);
+  const TensorInfo* tensor = file.find_tensor(encoded);
+  if (tensor == nullptr)
+    throw nb::key_error(("no tensor " + gguf::in_quotes(encoded) + " in the model").c_str());
   return *tensor;
 }
 
@@ -147,13 +158,13 @@ nb::object shape_tuple(const TensorInfo& tensor) {
   return nb::tuple(lengths);
 }
 
-nb::object tensor_bytes(nb::handle self, std::string_view name) {
+nb::object tensor_bytes(nb::handle self, nb::str name) {
   const auto data = tensor_named(nb::cast<const ModelFile&>(self), name).data;
   const std::size_t size = data.size();
   return nb::cast(nb::ndarray<nb::numpy, const std::uint8_t>(data.data(), 1, &size, self));
 }
 
-nb::object dequantize_tensor(const ModelFile& file, std::string_view name) {
+nb::object dequantize_tensor(const ModelFile& file, nb::str name) {
   const TensorInfo& tensor = tensor_named(file, name);
   const std::size_t n_elements = tensor.n_elements();
   auto values = std::make_unique_for_overwrite<float[]>(n_elements);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,11 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import gguf
 from longbow_quarrel import _core
 from longbow_quarrel.errors import UsageError
 
-DTYPES = "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K".split()
-KV_DTYPES = "F32 F16 BF16 Q8_0 Q4_0".split()
+DTYPES = [
+    "F32",
+    "F16",
+    "BF16",
+    "Q8_0",
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+]
+KV_DTYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0"]
 
 # Byte offsets of the float16 scales in a block.
 SCALES = {
