@@ -74,6 +74,7 @@ void bind_program(nb::module_& m) {
       .def("gelu_mul", &ProgramBuilder::gelu_mul, "gate"_a, "up"_a)
       .def("add", &ProgramBuilder::add, "a"_a, "b"_a, "scale"_a = 1.0f)
       .def("scale", &ProgramBuilder::scale, "x"_a, "factor"_a)
+      .def("softcap", &ProgramBuilder::softcap, "x"_a, "cap"_a)
       .def("select_rows", &ProgramBuilder::select_rows, "x"_a)
       .def(
           "finish",

@@ -270,6 +270,14 @@ void CpuExecutable::run_op(const ScaleOp& op, const Op& io, const Step& step) {
   });
 }
 
+void CpuExecutable::run_op(const SoftcapOp& op, const Op& io, const Step& step) {
+  const float* x = values(io.inputs[0]);
+  float* y = values(*io.output);
+  for_elements(*io.output, step, [&](std::size_t first, std::size_t n) {
+    kernels_.softcap(x + first, y + first, op.cap, n);
+  });
+}
+
 void CpuExecutable::run_op(const SelectRowsOp&, const Op& io, const Step& step) {
   const float* x = values(io.inputs[0]);
   float* y = values(*io.output);

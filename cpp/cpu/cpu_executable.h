@@ -35,6 +35,7 @@ class CpuExecutable final : public Executable {
   void run_op(const GeluMulOp& op, const Op& io, const Step& step);
   void run_op(const AddOp& op, const Op& io, const Step& step);
   void run_op(const ScaleOp& op, const Op& io, const Step& step);
+  void run_op(const SoftcapOp& op, const Op& io, const Step& step);
   void run_op(const SelectRowsOp& op, const Op& io, const Step& step);
 
   float* values(ValueId id);

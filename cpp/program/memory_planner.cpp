@@ -25,7 +25,7 @@ std::vector<std::size_t> last_uses(const Program& program) {
 bool is_elementwise(const OpKind& kind) {
   return std::holds_alternative<RopeOp>(kind) || std::holds_alternative<SiluMulOp>(kind) ||
          std::holds_alternative<GeluMulOp>(kind) || std::holds_alternative<AddOp>(kind) ||
-         std::holds_alternative<ScaleOp>(kind);
+         std::holds_alternative<ScaleOp>(kind) || std::holds_alternative<SoftcapOp>(kind);
 }
 
 // The live ranges of one arena, sorted by offset.

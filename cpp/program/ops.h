@@ -101,10 +101,14 @@ struct AddOp {
 struct ScaleOp {
   float factor;
 };
+struct SoftcapOp {
+  float cap;  // cap * tanh(x / cap)
+};
 struct SelectRowsOp {};  // Tokens -> Selected: the rows whose logits are wanted
 
 using OpKind = std::variant<EmbeddingOp, RmsNormOp, LinearOp, RopeOp, KVWriteOp, AttentionOp,
-                            SiluMulOp, GeluMulOp, AddOp, ScaleOp, SelectRowsOp>;
+                            SiluMulOp, GeluMulOp, AddOp, ScaleOp, SoftcapOp,
+                            SelectRowsOp>;
 
 struct Op {
   OpKind kind;

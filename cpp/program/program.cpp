@@ -182,6 +182,10 @@ ValueId ProgramBuilder::scale(ValueId x, float factor) {
   return record(ScaleOp{factor}, {x}, info("scale", x));
 }
 
+ValueId ProgramBuilder::softcap(ValueId x, float cap) {
+  return record(SoftcapOp{cap}, {x}, info("softcap", x));
+}
+
 ValueId ProgramBuilder::select_rows(ValueId x) {
   const ValueInfo in = info("select_rows", x);
   if (in.rows != RowSpace::Tokens) fail("select_rows", "a row per token", "selected rows");

@@ -52,6 +52,7 @@ class ProgramBuilder {
   ValueId gelu_mul(ValueId gate, ValueId up);
   ValueId add(ValueId a, ValueId b, float scale);
   ValueId scale(ValueId x, float factor);
+  ValueId softcap(ValueId x, float cap);
   ValueId select_rows(ValueId x);
 
   // logits: the model's output, Selected rows of vocab_size. The builder is empty afterwards.

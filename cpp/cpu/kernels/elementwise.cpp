@@ -41,4 +41,9 @@ void scale(const float* x, float* y, float factor, std::size_t n) {
   map(x, x, y, n, [s](F32x16 p, F32x16) { return mul(p, s); });
 }
 
+void softcap(const float* x, float* y, float cap, std::size_t n) {
+  const F32x16 c = broadcast(cap);
+  map(x, x, y, n, [c](F32x16 p, F32x16) { return mul(tanh(div(p, c)), c); });
+}
+
 }  // namespace quarrel::cpu::QUARREL_ISA

@@ -16,5 +16,6 @@ void silu_mul(const float* gate, const float* up, float* y, std::size_t n);
 void gelu_mul(const float* gate, const float* up, float* y, std::size_t n);
 void add(const float* a, const float* b, float* y, float scale, std::size_t n);
 void scale(const float* x, float* y, float factor, std::size_t n);
+void softcap(const float* x, float* y, float cap, std::size_t n);
 
 }  // namespace quarrel::cpu::QUARREL_ISA

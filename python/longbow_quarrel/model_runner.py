@@ -1,0 +1,125 @@
+"""A model made ready to compute: weights, program, device, cache, ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longbow_quarrel import _core, models
+from longbow_quarrel.config import EngineConfig, total_memory_bytes, usable_cores
+from longbow_quarrel.errors import UsageError
+from longbow_quarrel.scheduler import ScheduledChunk
+
+_DEFAULT_CONTEXT = 8192
+_DEFAULT_TOKENS_PER_SEQUENCE = 1024
+
+
+class ModelRunner:
+    """Loads a GGUF file and computes steps of it.
+
+    Attributes:
+        context_length: tokens a text may have.
+        capacity_tokens: tokens the KV cache holds.
+    """
+
+    def __init__(self, path: Path, config: EngineConfig) -> None:
+        self.file = _core.GGUFFile(str(path))
+        self.parameters, self.program = models.record(self.file)
+        limit = config.memory_limit
+        self.ledger = _core.MemoryLedger(
+            int(total_memory_bytes() * 0.8) if limit == "auto" else limit
+        )
+        self.device = _core.CpuDevice(config.n_threads or usable_cores(), config.cpu_isa)
+        self.context_length = config.context_length or min(
+            self.parameters.context_length, _DEFAULT_CONTEXT
+        )
+        self.max_tokens = min(config.max_num_batched_tokens, self.context_length)
+        executable = self.device.compile(self.program, self.max_tokens, self.ledger)
+
+        block_bytes = self.device.kv_block_bytes(
+            self.program, config.block_size, config.kv_type_k, config.kv_type_v
+        )
+        n_blocks = self._blocks_per_group(config, sum(block_bytes))
+        self.capacity_tokens = n_blocks * config.block_size
+        self.kv_bytes_per_token = sum(block_bytes) // config.block_size
+        n_groups = len(block_bytes)
+        self.cache: _core.KVCache = _make_cache(config, n_groups, n_blocks)
+        storage = self.device.allocate_kv(
+            self.program,
+            config.block_size,
+            [n_blocks] * n_groups,
+            config.kv_type_k,
+            config.kv_type_v,
+            self.ledger,
+        )
+        self._runner = _core.StepRunner(executable, storage, self.cache, self.parameters.vocab_size)
+
+    def _blocks_per_group(self, config: EngineConfig, bytes_per_block: int) -> int:
+        if config.kv_cache_memory != "auto":
+            n_blocks = config.kv_cache_memory // bytes_per_block
+            if n_blocks == 0:
+                raise UsageError(
+                    f"kv_cache_memory: one block takes {bytes_per_block} bytes; give at least that."
+                )
+            return n_blocks
+        tokens = max(self.context_length, config.max_num_seqs * _DEFAULT_TOKENS_PER_SEQUENCE)
+        free = self.ledger.cap_bytes - self.ledger.used_bytes
+        wanted = -(-tokens // config.block_size)
+        return max(1, min(wanted, free // 2 // bytes_per_block))
+
+    def run(self, chunks: Sequence[ScheduledChunk]) -> NDArray[np.float32]:
+        """Compute one step and commit it.
+
+        Returns logits [chunks that sample, vocab_size], valid until the next call.
+        """
+        tokens = [
+            c.request.tokens[c.request.n_computed : c.request.n_computed + c.n_tokens]
+            for c in chunks
+        ]
+        starts = np.zeros(len(chunks) + 1, np.int32)
+        np.cumsum([c.n_tokens for c in chunks], out=starts[1:])
+        wanted = [end - 1 for c, end in zip(chunks, starts[1:], strict=True) if c.samples]
+        logits = self._runner.run(
+            np.array([c.request.sequence for c in chunks], np.int64),
+            starts,
+            np.concatenate(tokens),
+            np.array(wanted, np.int32),
+        )
+        for chunk, part in zip(chunks, tokens, strict=True):
+            assert chunk.request.sequence is not None
+            self.cache.commit(chunk.request.sequence, part)
+            chunk.request.n_computed += chunk.n_tokens
+        return logits
+
+    def all_logits(self, token_ids: NDArray[np.int32], chunk: int) -> NDArray[np.float32]:
+        """Logits of every position, [n_tokens, vocab_size], ``chunk`` tokens at a time."""
+        out = np.empty((len(token_ids), self.parameters.vocab_size), np.float32)
+        sequence = self.cache.match_prefix(token_ids[:1], len(token_ids)).sequence
+        try:
+            for start in range(0, len(token_ids), chunk):
+                part = token_ids[start : start + chunk]
+                room = self.cache.reserve(sequence, len(part))
+                if not room:
+                    raise UsageError(
+                        f"{len(token_ids)} tokens do not fit in the KV cache ({room.reason}); "
+                        "raise kv_cache_memory."
+                    )
+                out[start : start + len(part)] = self._runner.run(
+                    np.array([sequence], np.int64),
+                    np.array([0, len(part)], np.int32),
+                    part,
+                    np.arange(len(part), dtype=np.int32),
+                )
+                self.cache.commit(sequence, part)
+        finally:
+            self.cache.release(sequence)
+        return out
+
+
+def _make_cache(config: EngineConfig, n_groups: int, n_blocks: int) -> _core.KVCache:
+    if config.cache != "contiguous":
+        raise UsageError(f"cache: expected contiguous, got {config.cache!r}.")
+    return _core.ContiguousCache(n_groups, config.block_size, n_blocks, config.prefix_caching)

@@ -1,0 +1,96 @@
+"""One text being generated: what was asked, what there is so far."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longbow_quarrel import _core
+from longbow_quarrel.sampling import SamplingParams
+from longbow_quarrel.stop import StopMatcher
+from longbow_quarrel.tokenizer import StreamDecoder
+
+
+@dataclass
+class Timings:
+    """When things happened; ``time.perf_counter`` seconds, None until they have."""
+
+    arrived: float = field(default_factory=time.perf_counter)
+    started: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+
+    def _since(self, start: float | None, end: float | None) -> float:
+        return end - start if start is not None and end is not None else 0.0
+
+    @property
+    def queue_seconds(self) -> float:
+        return self._since(self.arrived, self.started)
+
+    @property
+    def prefill_seconds(self) -> float:
+        return self._since(self.started, self.first_token)
+
+    @property
+    def decode_seconds(self) -> float:
+        return self._since(self.first_token, self.finished)
+
+    @property
+    def ttft_seconds(self) -> float:
+        """Time to first token, counted from the request's arrival."""
+        return self._since(self.arrived, self.first_token)
+
+    @property
+    def total_seconds(self) -> float:
+        return self._since(self.arrived, self.finished)
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Natural logarithms of the model's own probabilities, before sampling changes them.
+
+    Attributes:
+        top: the likeliest tokens and theirs, best first, as many as were asked for.
+    """
+
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+@dataclass(eq=False)
+class Request:
+    """State that the scheduler and the engine share. ``tokens`` holds prompt and output."""
+
+    params: SamplingParams
+    sampler: _core.Sampler
+    decoder: StreamDecoder
+    stop: StopMatcher
+    tokens: NDArray[np.int32]  # [n_prompt + max_tokens], filled up to n_tokens
+    n_prompt: int
+    n_tokens: int
+    n_computed: int = 0  # tokens whose K and V are in the cache
+    sequence: int | None = None
+    cached_tokens: int = 0
+    miss_reason: str = ""
+    text: str = ""
+    unread: str = ""  # text nobody has been given yet
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    finish_reason: str | None = None
+    error: Exception | None = None
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def output_ids(self) -> list[int]:
+        return [int(i) for i in self.tokens[self.n_prompt : self.n_tokens]]
+
+    @property
+    def max_total(self) -> int:
+        return len(self.tokens)
+
+    def emit(self, text: str) -> None:
+        self.text += text
+        self.unread += text

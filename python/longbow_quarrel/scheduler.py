@@ -1,0 +1,98 @@
+"""Which tokens of which requests the next step computes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from longbow_quarrel import _core
+from longbow_quarrel.errors import OutOfMemoryError
+from longbow_quarrel.request import Request
+
+
+@dataclass(frozen=True)
+class ScheduledChunk:
+    """Compute the next ``n_tokens`` of a request; its last row's logits are wanted at the end of
+    what is known so far."""
+
+    request: Request
+    n_tokens: int
+
+    @property
+    def samples(self) -> bool:
+        return self.request.n_computed + self.n_tokens == self.request.n_tokens
+
+
+class Scheduler:
+    """First come, first served, under a budget of tokens and sequences.
+
+    Running requests that decode take one token each, so no prefill can make them wait longer than
+    a step; prompts are cut into chunks that fill what the budget leaves (Agrawal et al.,
+    "Sarathi-Serve", 2024).
+    """
+
+    def __init__(self, cache: _core.KVCache, *, max_num_seqs: int, max_num_batched_tokens: int):
+        self._cache = cache
+        self._max_num_seqs = max_num_seqs
+        self._max_num_batched_tokens = max_num_batched_tokens
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+
+    def add(self, request: Request) -> None:
+        self.waiting.append(request)
+
+    def schedule(self) -> list[ScheduledChunk]:
+        """The chunks of the next step, with slots reserved; empty when there is nothing to do."""
+        self._admit()
+        budget = self._max_num_batched_tokens
+        chunks: list[ScheduledChunk] = []
+        decodes_first = sorted(self.running, key=lambda r: r.n_tokens - r.n_computed > 1)
+        for request in decodes_first:
+            n = min(request.n_tokens - request.n_computed, budget)
+            if n == 0:
+                break
+            assert request.sequence is not None
+            if not self._cache.reserve(request.sequence, n):
+                continue
+            chunks.append(ScheduledChunk(request, n))
+            budget -= n
+        return chunks
+
+    def finish(self, request: Request, reason: str) -> None:
+        """Take a request out, whatever state it is in, and give its blocks back."""
+        request.finish_reason = reason
+        request.timings.finished = time.perf_counter()
+        if request in self.running:
+            self.running.remove(request)
+        elif request in self.waiting:
+            self.waiting.remove(request)
+        if request.sequence is not None:
+            self._cache.release(request.sequence)
+            request.sequence = None
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.running) < self._max_num_seqs:
+            request = self.waiting[0]
+            prompt = request.tokens[: request.n_tokens]
+            match = self._cache.match_prefix(prompt, request.max_total)
+            room = self._cache.reserve(match.sequence, 1)
+            if not room:
+                self._cache.release(match.sequence)
+                if self.running:
+                    return  # room comes when one of them ends
+                self._refuse(request, room.reason)
+                continue
+            self.waiting.popleft()
+            self.running.append(request)
+            request.sequence = match.sequence
+            request.n_computed = request.cached_tokens = match.n_tokens
+            request.miss_reason = match.miss_reason
+            request.timings.started = time.perf_counter()
+
+    def _refuse(self, request: Request, reason: str) -> None:
+        request.error = OutOfMemoryError(
+            f"A text of {request.max_total} tokens does not fit in the KV cache ({reason}); "
+            "ask for fewer tokens or raise kv_cache_memory."
+        )
+        self.finish(request, "error")
