@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "cache/layer_groups.h"
 #include "core/error.h"
 
 namespace quarrel {
@@ -27,12 +28,10 @@ ContiguousCache::ContiguousCache(std::size_t n_groups, std::size_t block_size,
       n_blocks_(n_blocks),
       reuse_prefixes_(reuse_prefixes),
       free_(n_blocks) {
-  if (n_groups == 0 || block_size == 0 || n_blocks == 0)
-    throw InvalidArgument("[contiguous_cache] expected at least one group, slot and block");
-}
-
-std::size_t ContiguousCache::blocks_for(std::size_t n_tokens) const {
-  return (n_tokens + block_size_ - 1) / block_size_;
+  if (n_groups == 0 || n_groups > kMaxLayerGroups || block_size == 0 || n_blocks == 0)
+    throw InvalidArgument("[contiguous_cache] expected 1 to " + std::to_string(kMaxLayerGroups) +
+                          " groups and at least one slot and block");
+  publish_stats();
 }
 
 ContiguousCache::Sequence& ContiguousCache::live(SequenceId id) {
@@ -55,31 +54,38 @@ SequenceId ContiguousCache::open(Sequence sequence) {
 
 PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt,
                                           std::size_t max_tokens) {
-  n_prefix_queries_tokens_ += prompt.size();
-  if (!reuse_prefixes_) return {open({{}, max_tokens, {}}), 0, "disabled"};
-
-  const auto usable = prompt.first(prompt.empty() ? 0 : prompt.size() - 1);
+  counts_.n_prefix_queries_tokens += prompt.size();
+  const auto usable = usable_prefix(prompt, max_tokens);
   auto best = parked_.end();
   std::size_t n_best = 0;
+  bool too_small = false;
   for (auto it = parked_.begin(); it != parked_.end(); ++it) {
     const std::size_t n = common_prefix(usable, it->tokens);
-    // The run must also be long enough for what the new sequence will hold.
-    if (n > n_best && it->blocks.size() >= blocks_for(max_tokens)) {
-      best = it;
-      n_best = n;
+    if (n <= n_best) continue;
+    if (it->blocks.size() < blocks_for(max_tokens, block_size_)) {
+      too_small = true;
+      continue;
     }
+    best = it;
+    n_best = n;
   }
-  if (best == parked_.end())
-    return {open({{}, max_tokens, {}}), 0, parked_.empty() ? "empty" : "diverged"};
-
+  if (best == parked_.end()) {
+    const SequenceId id = open({{}, max_tokens, {}});
+    publish_stats();
+    if (!reuse_prefixes_) return {id, 0, "disabled"};
+    if (usable.empty()) return {id, 0, "none"};
+    return {id, 0, parked_.empty() ? "empty" : too_small ? "run_too_small" : "diverged"};
+  }
   Sequence taken = std::move(*best);
   parked_.erase(best);
+  n_parked_blocks_ -= taken.blocks.size();
   const bool ended = taken.tokens.size() == n_best;
   taken.tokens.resize(n_best);
   taken.max_tokens = max_tokens;
-  n_prefix_hit_tokens_ += n_best;
-  const std::string_view reason = n_best == usable.size() ? "none" : ended ? "shorter" : "diverged";
-  return {open(std::move(taken)), n_best, reason};
+  counts_.n_prefix_hit_tokens += n_best;
+  const SequenceId id = open(std::move(taken));
+  publish_stats();
+  return {id, n_best, n_best == usable.size() ? "none" : ended ? "shorter" : "diverged"};
 }
 
 void ContiguousCache::free_run(const Sequence& sequence) {
@@ -89,12 +95,13 @@ void ContiguousCache::free_run(const Sequence& sequence) {
 
 void ContiguousCache::evict_oldest() {
   free_run(parked_.front());
-  n_evicted_blocks_ += parked_.front().blocks.size();
+  n_parked_blocks_ -= parked_.front().blocks.size();
+  counts_.n_evicted_blocks += n_groups_ * parked_.front().blocks.size();
   parked_.pop_front();
 }
 
 bool ContiguousCache::give_run(Sequence& sequence) {
-  const std::size_t n = blocks_for(sequence.max_tokens);
+  const std::size_t n = blocks_for(sequence.max_tokens, block_size_);
   if (n > n_blocks_) return false;
   auto first = free_.allocate(n);
   while (!first && !parked_.empty()) {
@@ -107,11 +114,25 @@ bool ContiguousCache::give_run(Sequence& sequence) {
   return true;
 }
 
+bool ContiguousCache::move_to_longer_run(Sequence& sequence) {
+  const Sequence old = sequence;
+  const bool moved = give_run(sequence);
+  if (moved) {
+    for (std::size_t group = 0; group < n_groups_; ++group)
+      for (std::size_t i = 0; i < blocks_for(old.tokens.size(), block_size_); ++i)
+        copies_.push_back({group, old.blocks[i], sequence.blocks[i]});
+  }
+  // Copies come before the next step's writes, so whoever gets the old run cannot spoil them.
+  free_run(old);
+  return moved;
+}
+
 Reservation ContiguousCache::reserve(SequenceId id, std::size_t n_tokens) {
   Sequence& sequence = live(id);
-  if (sequence.tokens.size() + n_tokens > sequence.max_tokens) return {false, "sequence_full"};
+  if (n_tokens > sequence.max_tokens - sequence.tokens.size()) return {false, "sequence_full"};
   if (n_tokens > 0 && sequence.blocks.empty() && !give_run(sequence))
     return {false, "no_free_blocks"};
+  publish_stats();
   return {true, ""};
 }
 
@@ -125,56 +146,58 @@ void ContiguousCache::commit(SequenceId id, std::span<const TokenId> tokens) {
 Fork ContiguousCache::fork(SequenceId id) {
   Sequence child = live(id);
   child.blocks.clear();
-  const std::size_t n_held = blocks_for(child.tokens.size());
+  const std::size_t n_held = blocks_for(child.tokens.size(), block_size_);
   if (n_held > 0) {
     if (!give_run(child)) return {{false, "no_free_blocks"}, SequenceId{-1}};
     const Sequence& parent = live(id);
     for (std::size_t group = 0; group < n_groups_; ++group)
       for (std::size_t i = 0; i < n_held; ++i)
         copies_.push_back({group, parent.blocks[i], child.blocks[i]});
+    counts_.n_copied_blocks += n_groups_ * n_held;
   }
-  return {{true, ""}, open(std::move(child))};
+  const SequenceId child_id = open(std::move(child));
+  publish_stats();
+  return {{true, ""}, child_id};
 }
 
-void ContiguousCache::trim(SequenceId id, std::size_t n_tokens) {
+std::size_t ContiguousCache::trim(SequenceId id, std::size_t n_tokens) {
   Sequence& sequence = live(id);
   if (n_tokens > sequence.tokens.size())
     throw InvalidArgument("[contiguous_cache] expected to keep at most " +
                           std::to_string(sequence.tokens.size()) + " tokens, got " +
                           std::to_string(n_tokens));
   sequence.tokens.resize(n_tokens);
+  return n_tokens;
 }
 
 void ContiguousCache::release(SequenceId id) {
   Sequence& sequence = live(id);
   if (reuse_prefixes_ && !sequence.tokens.empty()) {
+    n_parked_blocks_ += sequence.blocks.size();
     parked_.push_back(std::move(sequence));
   } else {
     free_run(sequence);
   }
   live_.erase(id);
+  publish_stats();
 }
 
 SequenceView ContiguousCache::view(SequenceId id) const {
   const Sequence& sequence = live(id);
-  return {sequence.tokens.size(),
-          std::vector<std::span<const BlockId>>(n_groups_, std::span(sequence.blocks))};
+  SequenceView view{sequence.tokens.size(), BlockTables(n_groups_)};
+  for (std::size_t g = 0; g < n_groups_; ++g) view.block_tables[g] = sequence.blocks;
+  return view;
 }
 
 std::vector<BlockCopy> ContiguousCache::take_copies() { return std::exchange(copies_, {}); }
 
-CacheStats ContiguousCache::stats() const {
-  CacheStats stats{};
+void ContiguousCache::publish_stats() {
+  CacheStats stats = counts_;
   stats.n_blocks = n_groups_ * n_blocks_;
-  for (const auto& [id, sequence] : live_)
-    stats.n_used_blocks += n_groups_ * sequence.blocks.size();
-  for (const auto& sequence : parked_)
-    stats.n_cached_blocks += n_groups_ * sequence.blocks.size();
+  stats.n_cached_blocks = n_groups_ * n_parked_blocks_;
+  stats.n_used_blocks = n_groups_ * (n_blocks_ - free_.n_free() - n_parked_blocks_);
   stats.n_sequences = live_.size();
-  stats.n_prefix_queries_tokens = n_prefix_queries_tokens_;
-  stats.n_prefix_hit_tokens = n_prefix_hit_tokens_;
-  stats.n_evicted_blocks = n_groups_ * n_evicted_blocks_;
-  return stats;
+  stats_.publish(stats);
 }
 
 void ContiguousCache::check_invariants() const {
@@ -189,7 +212,12 @@ void ContiguousCache::check_invariants() const {
     }
   };
   for (const auto& [id, sequence] : live_) count(sequence);
-  for (const auto& sequence : parked_) count(sequence);
+  std::size_t n_parked = 0;
+  for (const auto& sequence : parked_) {
+    count(sequence);
+    n_parked += sequence.blocks.size();
+  }
+  if (n_parked != n_parked_blocks_) broken("the parked count is wrong");
   std::size_t n_free = 0;
   for (const auto& [first, length] : free_.runs()) {
     n_free += length;

@@ -11,7 +11,7 @@ namespace quarrel {
 
 // Every layer group keeps every token, so one run of block ids serves all of them. A released
 // sequence stays parked until its run is needed; a prompt that starts with a parked text takes the
-// run over (a chat's next turn, for one). Parked runs are given up oldest first.
+// run over (a chat's next turn, for one), and its blocks are copied where the run is too short. Parked runs are given up oldest first.
 class ContiguousCache final : public KVCache {
  public:
   ContiguousCache(std::size_t n_groups, std::size_t block_size, std::size_t n_blocks,
@@ -20,15 +20,16 @@ class ContiguousCache final : public KVCache {
   std::string_view strategy() const override { return "contiguous"; }
   std::size_t block_size() const override { return block_size_; }
   std::size_t n_groups() const override { return n_groups_; }
+  GroupSpec group_spec(std::size_t) const override { return {}; }
   PrefixMatch match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) override;
   Reservation reserve(SequenceId sequence, std::size_t n_tokens) override;
   void commit(SequenceId sequence, std::span<const TokenId> tokens) override;
   Fork fork(SequenceId sequence) override;
-  void trim(SequenceId sequence, std::size_t n_tokens) override;
+  std::size_t trim(SequenceId sequence, std::size_t n_tokens) override;
   void release(SequenceId sequence) override;
   SequenceView view(SequenceId sequence) const override;
   std::vector<BlockCopy> take_copies() override;
-  CacheStats stats() const override;
+  CacheStats stats() const override { return stats_.read(); }
   void check_invariants() const override;
 
  private:
@@ -42,9 +43,10 @@ class ContiguousCache final : public KVCache {
   const Sequence& live(SequenceId id) const;
   SequenceId open(Sequence sequence);
   bool give_run(Sequence& sequence);
+  bool move_to_longer_run(Sequence& sequence);
   void evict_oldest();
   void free_run(const Sequence& sequence);
-  std::size_t blocks_for(std::size_t n_tokens) const;
+  void publish_stats();
 
   const std::size_t n_groups_;
   const std::size_t block_size_;
@@ -55,9 +57,9 @@ class ContiguousCache final : public KVCache {
   std::list<Sequence> parked_;  // oldest first
   std::vector<BlockCopy> copies_;
   std::int64_t next_id_ = 0;
-  std::size_t n_prefix_queries_tokens_ = 0;
-  std::size_t n_prefix_hit_tokens_ = 0;
-  std::size_t n_evicted_blocks_ = 0;
+  std::size_t n_parked_blocks_ = 0;  // of one group
+  CacheStats counts_{};
+  StatsBoard stats_;
 };
 
 }  // namespace quarrel

@@ -122,12 +122,10 @@ class Engine:
         request.n_tokens += 1
         request.sampler.accept(token_id)
         if token.logprob is not None:
-            top = [(t.token_id, t.logprob) for t in token.top_logprobs]
-            request.logprobs.append(TokenLogprobs(token_id, token.logprob, top))
+            request.logprobs.append(TokenLogprobs(token_id, token.logprob, token.top_logprobs))
 
-        if not request.params.ignore_eos and token_id in self.tokenizer.eog_ids:
-            self._finish(request, "stop")
-        elif token_id in request.params.stop_token_ids:
+        ends = not request.params.ignore_eos and token_id in self.tokenizer.eog_ids
+        if ends or token_id in request.params.stop_token_ids:
             self._finish(request, "stop")
         else:
             request.emit(request.stop.push(request.decoder.push(token_id)))

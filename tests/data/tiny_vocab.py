@@ -8,10 +8,10 @@ from __future__ import annotations
 from gguf import GGUFWriter, TokenType
 
 _BPE_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
-# in order of priority; a word may only be built from earlier ones
+# in order of priority; both halves of a merge must be tokens themselves
 _BPE_MERGES = [
     ("Ġ", "t"), ("h", "e"), ("Ġ", "a"), ("i", "n"), ("Ġt", "he"), ("e", "r"),
-    ("o", "n"), ("Ġ", "s"), ("a", "n"), ("an", "d"), ("Ġa", "nd"), ("in", "g"),
+    ("o", "n"), ("Ġ", "s"), ("a", "n"), ("an", "d"), ("Ġa", "n"), ("in", "g"),
 ]  # fmt: skip
 _SPM_WORDS = [
     "▁t", "he", "▁a", "in", "▁the", "er", "on", "▁s", "an", "nd", "▁and", "ing", "re", "▁o",

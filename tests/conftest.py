@@ -1,0 +1,74 @@
+"""Models that tests share.
+
+Tiny models with random weights lie in ``tests/data/models``. Real models come from the catalogue:
+from the folder that ``QUARREL_TEST_MODELS`` names, from the user's cache, or from the network;
+without all three a test skips and says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from longbow_quarrel import LLM, EngineConfig, sources
+from longbow_quarrel.errors import DownloadError
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the person running the tests has configured must not change them."""
+    for name in list(os.environ):
+        if name.startswith("QUARREL_") and name != "QUARREL_TEST_MODELS":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path() -> Callable[[str], Path]:
+    return lambda name: DATA / "models" / f"{name}.gguf"
+
+
+def _real_model(name: str) -> Path:
+    entry = next(entry for entry in sources.catalog() if entry.name == name)
+    if folder := os.environ.get("QUARREL_TEST_MODELS"):
+        path = Path(folder) / entry.path_in(Path()).name
+        if path.exists():
+            return path
+    try:
+        return sources.resolve(name)
+    except DownloadError as e:
+        pytest.skip(f"{name} cannot be fetched: {e}")
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    return _real_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    return _real_model("gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path: Path) -> LLM:
+    return LLM(smollm2_path, config=EngineConfig(n_threads=2))
+
+
+@pytest.fixture(scope="session")
+def gemma3(gemma3_path: Path) -> LLM:
+    return LLM(gemma3_path, config=EngineConfig(n_threads=2))
+
+
+@pytest.fixture
+def tiny_llm(tiny_model_path: Callable[[str], Path]) -> Iterator[Callable[..., LLM]]:
+    """Load a tiny model: ``tiny_llm("llama3", cache="contiguous", …)``; two threads by default."""
+
+    def load(name: str, **config: object) -> LLM:
+        return LLM(tiny_model_path(name), config=EngineConfig(**({"n_threads": 2} | config)))
+
+    return load
