@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 
+import gguf
 from longbow_quarrel import LLM, EngineConfig, SamplingParams, _core, models
 from longbow_quarrel.errors import ModelFormatError
 
@@ -107,7 +107,7 @@ def write_model(tmp_path):
     ],
 )
 def test_unsupported_or_incomplete_file_is_refused_by_name(write_model, keys, message):
-    with pytest.raises(ModelFormatError, match="model.gguf") as error:
+    with pytest.raises(ModelFormatError, match=r"model\.gguf") as error:
         models.record(_core.GGUFFile(str(write_model(**keys))))
     assert message in str(error.value)
 
@@ -123,7 +123,7 @@ def test_tensor_of_a_wrong_shape_is_refused_by_op(write_model):
 def test_head_size_that_kernels_do_not_take_is_refused(write_model):
     block = {f"blk.0.{n}.weight": (32, 32) for n in ("attn_q", "attn_k", "attn_v", "attn_output")}
     block |= {f"blk.0.{n}.weight": (32, 32) for n in ("ffn_gate", "ffn_up", "ffn_down")}
-    norms = {n: (32,) for n in ("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")}
+    norms = dict.fromkeys(("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"), (32,))
     path = write_model(
         attention__head_count=4, tensors=block | norms | {"output_norm.weight": (32,)}
     )
