@@ -132,6 +132,11 @@ class LLM:
         """Like :meth:`chat`, piece by piece."""
         return self.stream(self.encode_chat(messages), params)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model file tells how to write a conversation."""
+        return self.engine.runner.file.get("tokenizer.chat_template") is not None
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the model's answer."""
         if self._template is None:
