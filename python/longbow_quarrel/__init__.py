@@ -7,15 +7,42 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from longbow_quarrel.config import EngineConfig
-from longbow_quarrel.llm import LLM, RequestOutput, TextStream
-from longbow_quarrel.sampling import SamplingParams
+if TYPE_CHECKING:
+    from longbow_quarrel.config import EngineConfig
+    from longbow_quarrel.llm import LLM, RequestOutput, TextStream
+    from longbow_quarrel.sampling import SamplingParams
 
-try:
-    __version__ = version("longbow-quarrel")
-except PackageNotFoundError:  # imported from a source tree
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = ["LLM", "EngineConfig", "RequestOutput", "SamplingParams", "TextStream", "__version__"]
+
+_HOMES = {
+    "EngineConfig": "config",
+    "LLM": "llm",
+    "RequestOutput": "llm",
+    "SamplingParams": "sampling",
+    "TextStream": "llm",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: the command line answers ``--help`` without loading NumPy."""
+    from importlib import import_module, metadata
+
+    if name in _HOMES:
+        value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name == "__version__":
+        try:
+            value = metadata.version("longbow-quarrel")
+        except metadata.PackageNotFoundError:  # imported from a source tree
+            value = "0+unknown"
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

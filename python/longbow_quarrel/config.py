@@ -183,6 +183,11 @@ def _explain(error: ValidationError, section: type[_Section]) -> str:
     return f"{name}: {reason[0].lower()}{reason[1:]}, got {first['input']!r}."
 
 
+def debug() -> bool:
+    """Whether ``QUARREL_DEBUG`` asks for tracebacks of unexpected errors."""
+    return os.environ.get(_PREFIX + "DEBUG", "0") not in ("", "0")
+
+
 def total_memory_bytes() -> int:
     """The machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
