@@ -139,11 +139,19 @@ class LLM:
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the model's answer."""
+        return encode_chat(self.engine.tokenizer, self.render_chat(messages))
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """Text of a conversation, as the model's own template writes it.
+
+        Raises:
+            ChatTemplateError: the model has no template, or it refuses the conversation.
+        """
         if self._template is None:
             self._template = ChatTemplate.from_metadata(
                 self.engine.runner.file.metadata, self.engine.tokenizer
             )
-        return encode_chat(self.engine.tokenizer, self._template.render(messages))
+        return self._template.render(messages)
 
     def tokenize(
         self, text: str, *, add_special: bool = True, parse_special: bool = False
@@ -225,6 +233,13 @@ class TextStream:
             self._request = llm.engine.add(prompt, params)
 
     def __iter__(self) -> Iterator[str]:
+        return filter(None, self.steps())
+
+    def steps(self) -> Iterator[str]:
+        """One piece per step of the engine, empty while a long prompt is being computed.
+
+        For callers that want to look up in between.
+        """
         try:
             while True:
                 with self._llm._lock:
@@ -232,8 +247,7 @@ class TextStream:
                         self._llm.engine.step()
                     piece, self._request.unread = self._request.unread, ""
                     done = self._request.finish_reason is not None
-                if piece:
-                    yield piece
+                yield piece
                 if done:
                     break
         finally:

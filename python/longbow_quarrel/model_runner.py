@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,26 +97,47 @@ class ModelRunner:
     def all_logits(self, token_ids: NDArray[np.int32], chunk: int) -> NDArray[np.float32]:
         """Logits of every position, [n_tokens, vocab_size], ``chunk`` tokens at a time."""
         out = np.empty((len(token_ids), self.parameters.vocab_size), np.float32)
+        for position, logits in self.iter_logits(token_ids, chunk):
+            out[position : position + len(logits)] = logits
+        return out
+
+    def iter_logits(
+        self, token_ids: NDArray[np.int32], chunk: int, *, first: int = 0
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Logits of the positions from ``first`` on, at most ``chunk`` of them at a time.
+
+        Yields a position and logits [n_rows, vocab_size] from there on, valid until the next ones.
+        Nothing is reused from the cache.
+
+        Raises:
+            UsageError: the tokens do not fit in the KV cache.
+        """
         sequence = self.cache.match_prefix(token_ids[:1], len(token_ids)).sequence
         try:
-            for start in range(0, len(token_ids), chunk):
-                part = token_ids[start : start + chunk]
-                room = self.cache.reserve(sequence, len(part))
+            start = 0
+            while start < len(token_ids):
+                n = min(chunk, len(token_ids) - start)
+                if start < first:  # rows without logits cost no memory for them
+                    n = min(self.max_tokens, first - start)
+                part = token_ids[start : start + n]
+                room = self.cache.reserve(sequence, n)
                 if not room:
                     raise UsageError(
                         f"{len(token_ids)} tokens do not fit in the KV cache ({room.reason}); "
                         "raise kv_cache_memory."
                     )
-                out[start : start + len(part)] = self._runner.run(
+                logits = self._runner.run(
                     np.array([sequence], np.int64),
-                    np.array([0, len(part)], np.int32),
+                    np.array([0, n], np.int32),
                     part,
-                    np.arange(len(part), dtype=np.int32),
+                    np.arange(n if start >= first else 0, dtype=np.int32),
                 )
                 self.cache.commit(sequence, part)
+                if start >= first:
+                    yield start, logits
+                start += n
         finally:
             self.cache.release(sequence)
-        return out
 
 
 def _make_cache(config: EngineConfig, n_groups: int, n_blocks: int) -> _core.KVCache:

@@ -11,13 +11,18 @@ from contextlib import suppress
 import typer
 
 from longbow_quarrel.cli import interrupt
+from longbow_quarrel.cli.chat import chat
 from longbow_quarrel.cli.generate import generate
+from longbow_quarrel.cli.info import info
+from longbow_quarrel.cli.models import models
+from longbow_quarrel.cli.perplexity import perplexity
+from longbow_quarrel.cli.pull import pull
 from longbow_quarrel.config import debug
 from longbow_quarrel.errors import QuarrelError, UsageError
 
 FAILED = 1
 WRONG_USAGE = 2
-_COMMANDS = (generate,)
+_COMMANDS = (generate, chat, info, models, pull, perplexity)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -88,7 +88,7 @@ def _read_prompt(prompt: str | None) -> str:
 
 
 def _encode(llm: LLM, text: str, raw: bool, system: str | None) -> list[int]:
-    if raw or (system is None and not loading.has_chat_template(llm)):
+    if raw or (system is None and not llm.has_chat_template):
         return llm.tokenize(text)
     messages = [] if system is None else [{"role": "system", "content": system}]
     return llm.encode_chat([*messages, {"role": "user", "content": text}])

@@ -39,11 +39,6 @@ def load(source: SourceConfig, config: EngineConfig) -> LLM:
         return LLM(path, config=config)
 
 
-def has_chat_template(llm: LLM) -> bool:
-    """Whether the model's file says how a conversation is written."""
-    return bool(llm.engine.runner.file.get("tokenizer.chat_template"))
-
-
 @contextmanager
 def spinner(text: str) -> Iterator[None]:
     """Show that something is going on, on a terminal."""

@@ -80,7 +80,7 @@ def configured(
         kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         run.__signature__ = inspect.Signature(kept + flags)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in kept + flags}
-        del run.__wrapped__  # type: ignore[attr-defined]
+        del run.__wrapped__
         return run
 
     return decorate

@@ -1,0 +1,3 @@
+"""Measures of a model's quality."""
+
+from __future__ import annotations
