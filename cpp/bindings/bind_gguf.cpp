@@ -7,12 +7,15 @@
 #include <nanobind/stl/string_view.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
+#include "bindings/arrays.h"
 #include "core/error.h"
 #include "gguf/dequantize.h"
 #include "gguf/model_file.h"
@@ -20,6 +23,28 @@
 
 namespace nb = nanobind;
 using namespace nb::literals;
+
+namespace quarrel {
+
+// Where a model lies: a path whose annotation satisfies a strict type checker, which nanobind's own
+// for std::filesystem::path, the bare os.PathLike, does not.
+struct PathArgument {
+  std::filesystem::path path;
+};
+
+}  // namespace quarrel
+
+template <>
+struct nanobind::detail::type_caster<quarrel::PathArgument> {
+  NB_TYPE_CASTER(quarrel::PathArgument, const_name("str | os.PathLike[str]"))
+
+  bool from_python(handle source, std::uint8_t flags, cleanup_list* cleanup) noexcept {
+    make_caster<std::filesystem::path> path;
+    if (!path.from_python(source, flags, cleanup)) return false;
+    value.path = std::move(path.value);
+    return true;
+  }
+};
 
 namespace quarrel {
 namespace {
@@ -30,8 +55,8 @@ using gguf::ModelFile;
 using gguf::TensorInfo;
 using gguf::ValueType;
 
+// Unlike a Vector, also what merely has the buffer protocol: bytes.
 using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // Text in a model file should be UTF-8 but nothing enforces it; what is not survives a round trip.
 nb::object decode(std::string_view text) {
@@ -201,7 +226,7 @@ nb::object dequantize(std::string_view dtype_name, Bytes data, std::size_t n_ele
   return owning_array(std::move(values), {n_elements});
 }
 
-nb::object quantize(std::string_view dtype_name, Floats values) {
+nb::object quantize(std::string_view dtype_name, Vector<float> values) {
   const DType dtype = parse_dtype("quantize", dtype_name);
   const auto& block = traits(dtype);
   const std::size_t n_blocks = values.size() / block.block_elements;
@@ -232,9 +257,9 @@ void bind_model_file(nb::module_& m) {
       m, "GGUFFile",
       "A GGUF model (version 2 or 3, one file or split), memory-mapped and checked.\n\n"
       "Raises ModelFormatError, naming file, key or tensor and byte offset, for anything else.")
-      .def(nb::new_([](const std::filesystem::path& path) {
+      .def(nb::new_([](const PathArgument& argument) {
              nb::gil_scoped_release unlocked;
-             return ModelFile::open(path);
+             return ModelFile::open(argument.path);
            }),
            "path"_a)
       .def_prop_ro(

@@ -51,6 +51,8 @@ void touch_tensor(const gguf::TensorInfo& tensor) {
   // The data lies in the file, so this allocates at most 16 bytes for each byte of input.
   std::vector<float> values(tensor.n_elements());
   require(row_bytes(tensor.dtype, values.size()) == tensor.data.size());
+  // A product that wrapped around would be smaller than one of its factors.
+  for (const std::uint64_t length : tensor.shape) require(length <= values.size());
   gguf::dequantize_row(tensor.dtype, tensor.data.data(), values.data(), values.size());
   touch(std::as_bytes(std::span(values)));
   if (values.size() % 32 == 0) {
