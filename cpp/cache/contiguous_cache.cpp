@@ -21,8 +21,8 @@ std::size_t common_prefix(std::span<const TokenId> a, std::span<const TokenId> b
 
 }  // namespace
 
-ContiguousCache::ContiguousCache(std::size_t n_groups, std::size_t block_size,
-                                 std::size_t n_blocks, bool reuse_prefixes)
+ContiguousCache::ContiguousCache(std::size_t n_groups, std::size_t block_size, std::size_t n_blocks,
+                                 bool reuse_prefixes)
     : n_groups_(n_groups),
       block_size_(block_size),
       n_blocks_(n_blocks),
@@ -52,40 +52,49 @@ SequenceId ContiguousCache::open(Sequence sequence) {
   return id;
 }
 
-PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt,
-                                          std::size_t max_tokens) {
+PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) {
   counts_.n_prefix_queries_tokens += prompt.size();
   const auto usable = usable_prefix(prompt, max_tokens);
-  auto best = parked_.end();
   std::size_t n_best = 0;
-  bool too_small = false;
+  const auto best = longest_parked(usable, n_best);
+  std::string_view reason = !reuse_prefixes_  ? "disabled"
+                            : usable.empty()  ? "none"
+                            : parked_.empty() ? "empty"
+                                              : "diverged";
+  Sequence sequence{{}, max_tokens, {}};
+  if (best != parked_.end()) {
+    const std::size_t n_parked = best->tokens.size();
+    sequence = std::move(*best);
+    parked_.erase(best);
+    n_parked_blocks_ -= sequence.blocks.size();
+    sequence.tokens.resize(n_best);
+    sequence.max_tokens = max_tokens;
+    if (sequence.blocks.size() < blocks_for(max_tokens, block_size_) &&
+        !move_to_longer_run(sequence)) {
+      reason = "run_too_small";
+    } else if (n_best == usable.size()) {
+      reason = "none";
+    } else if (n_best == n_parked) {
+      reason = "shorter";
+    }
+  }
+  const std::size_t n_tokens = sequence.tokens.size();
+  counts_.n_prefix_hit_tokens += n_tokens;
+  const SequenceId id = open(std::move(sequence));
+  publish_stats();
+  return {id, n_tokens, std::string(reason)};
+}
+
+std::list<ContiguousCache::Sequence>::iterator ContiguousCache::longest_parked(
+    std::span<const TokenId> usable, std::size_t& n_best) {
+  auto best = parked_.end();
   for (auto it = parked_.begin(); it != parked_.end(); ++it) {
     const std::size_t n = common_prefix(usable, it->tokens);
     if (n <= n_best) continue;
-    if (it->blocks.size() < blocks_for(max_tokens, block_size_)) {
-      too_small = true;
-      continue;
-    }
     best = it;
     n_best = n;
   }
-  if (best == parked_.end()) {
-    const SequenceId id = open({{}, max_tokens, {}});
-    publish_stats();
-    if (!reuse_prefixes_) return {id, 0, "disabled"};
-    if (usable.empty()) return {id, 0, "none"};
-    return {id, 0, parked_.empty() ? "empty" : too_small ? "run_too_small" : "diverged"};
-  }
-  Sequence taken = std::move(*best);
-  parked_.erase(best);
-  n_parked_blocks_ -= taken.blocks.size();
-  const bool ended = taken.tokens.size() == n_best;
-  taken.tokens.resize(n_best);
-  taken.max_tokens = max_tokens;
-  counts_.n_prefix_hit_tokens += n_best;
-  const SequenceId id = open(std::move(taken));
-  publish_stats();
-  return {id, n_best, n_best == usable.size() ? "none" : ended ? "shorter" : "diverged"};
+  return best;
 }
 
 void ContiguousCache::free_run(const Sequence& sequence) {
@@ -114,17 +123,27 @@ bool ContiguousCache::give_run(Sequence& sequence) {
   return true;
 }
 
+// Without room for a longer run the sequence starts from nothing.
 bool ContiguousCache::move_to_longer_run(Sequence& sequence) {
   const Sequence old = sequence;
   const bool moved = give_run(sequence);
   if (moved) {
-    for (std::size_t group = 0; group < n_groups_; ++group)
-      for (std::size_t i = 0; i < blocks_for(old.tokens.size(), block_size_); ++i)
-        copies_.push_back({group, old.blocks[i], sequence.blocks[i]});
+    copy_blocks(old, sequence);
+  } else {
+    sequence.tokens.clear();
+    sequence.blocks.clear();
+    counts_.n_evicted_blocks += n_groups_ * old.blocks.size();
   }
   // Copies come before the next step's writes, so whoever gets the old run cannot spoil them.
   free_run(old);
   return moved;
+}
+
+void ContiguousCache::copy_blocks(const Sequence& from, const Sequence& to) {
+  const std::size_t n = blocks_for(from.tokens.size(), block_size_);
+  for (std::size_t group = 0; group < n_groups_; ++group)
+    for (std::size_t i = 0; i < n; ++i) copies_.push_back({group, from.blocks[i], to.blocks[i]});
+  counts_.n_copied_blocks += n_groups_ * n;
 }
 
 Reservation ContiguousCache::reserve(SequenceId id, std::size_t n_tokens) {
@@ -146,14 +165,9 @@ void ContiguousCache::commit(SequenceId id, std::span<const TokenId> tokens) {
 Fork ContiguousCache::fork(SequenceId id) {
   Sequence child = live(id);
   child.blocks.clear();
-  const std::size_t n_held = blocks_for(child.tokens.size(), block_size_);
-  if (n_held > 0) {
+  if (!child.tokens.empty()) {
     if (!give_run(child)) return {{false, "no_free_blocks"}, SequenceId{-1}};
-    const Sequence& parent = live(id);
-    for (std::size_t group = 0; group < n_groups_; ++group)
-      for (std::size_t i = 0; i < n_held; ++i)
-        copies_.push_back({group, parent.blocks[i], child.blocks[i]});
-    counts_.n_copied_blocks += n_groups_ * n_held;
+    copy_blocks(live(id), child);
   }
   const SequenceId child_id = open(std::move(child));
   publish_stats();

@@ -11,7 +11,8 @@ namespace quarrel {
 
 // Every layer group keeps every token, so one run of block ids serves all of them. A released
 // sequence stays parked until its run is needed; a prompt that starts with a parked text takes the
-// run over (a chat's next turn, for one), and its blocks are copied where the run is too short. Parked runs are given up oldest first.
+// run over (a chat's next turn, for one), and its blocks are copied where the run is too short.
+// Parked runs are given up oldest first.
 class ContiguousCache final : public KVCache {
  public:
   ContiguousCache(std::size_t n_groups, std::size_t block_size, std::size_t n_blocks,
@@ -43,7 +44,10 @@ class ContiguousCache final : public KVCache {
   const Sequence& live(SequenceId id) const;
   SequenceId open(Sequence sequence);
   bool give_run(Sequence& sequence);
+  std::list<Sequence>::iterator longest_parked(std::span<const TokenId> usable,
+                                               std::size_t& n_best);
   bool move_to_longer_run(Sequence& sequence);
+  void copy_blocks(const Sequence& from, const Sequence& to);
   void evict_oldest();
   void free_run(const Sequence& sequence);
   void publish_stats();

@@ -5,6 +5,7 @@
 // strategy as long as a block table is right.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -12,27 +13,40 @@
 #include <string_view>
 #include <vector>
 
+#include "cache/block_table.h"
+#include "cache/cache_stats.h"
+
 namespace quarrel {
 
 using TokenId = std::int32_t;
-using BlockId = std::int32_t;
-inline constexpr BlockId kNoBlock = -1;
 
 enum class SequenceId : std::int64_t {};
 
+// What a cache keeps of a layer group, and so what attention may see: the token itself, the
+// window - 1 before it, and the first `sinks` of the sequence. window 0: the model's own mask.
+struct GroupSpec {
+  std::size_t window = 0;
+  std::size_t sinks = 0;
+};
+
 // The longest prefix of a prompt whose K and V are already there, and why it is no longer.
+// Reasons are short enough for std::string to hold without allocating.
 struct PrefixMatch {
   SequenceId sequence;
   std::size_t n_tokens;
-  // "none" (all but the last token was there), "empty" (nothing cached), "diverged" (the cached
-  // text differs from here on), "shorter" (the cached text ends here), "disabled".
-  std::string_view miss_reason;
+  // "none" (all but the last token was there), "partial_block" (all whole blocks were there; the
+  // rest does not fill one), "empty" (nothing cached), "diverged" (the cached text differs from
+  // here on), "shorter" (the cached text ends here), "evicted" (it was cached and had to go),
+  // "window_lost" (a windowed group no longer holds the tokens before a later resume point),
+  // "run_too_small" (contiguous: the cached run has no room for max_tokens and no longer one was
+  // to be had), "disabled".
+  std::string miss_reason;
 };
 
 // Running out is an answer, not an error.
 struct Reservation {
   bool ok;
-  std::string_view reason;  // "" when ok; else "no_free_blocks" or "sequence_full"
+  std::string reason;  // "" when ok; else "no_free_blocks" or "sequence_full"
 };
 
 struct Fork {
@@ -48,44 +62,43 @@ struct BlockCopy {
 };
 
 struct SequenceView {
-  std::size_t n_tokens;  // committed
-  // [n_groups]: entry i is the block of positions [i * block_size, (i + 1) * block_size).
-  std::vector<std::span<const BlockId>> block_tables;
+  std::size_t n_tokens;      // committed
+  BlockTables block_tables;  // [n_groups], valid until the sequence changes
 };
 
-struct CacheStats {
-  std::size_t n_blocks;         // of all groups
-  std::size_t n_used_blocks;    // held by live sequences
-  std::size_t n_cached_blocks;  // held for reuse, may be evicted
-  std::size_t n_sequences;      // live
-  std::size_t n_prefix_queries_tokens;
-  std::size_t n_prefix_hit_tokens;
-  std::size_t n_evicted_blocks;
-};
+// The part of a prompt that may come from the cache: one token is always left to compute.
+inline std::span<const TokenId> usable_prefix(std::span<const TokenId> prompt,
+                                              std::size_t max_tokens) {
+  return prompt.first(prompt.empty() ? 0 : std::min(prompt.size() - 1, max_tokens));
+}
 
-// Not thread safe: the engine's thread owns it. A SequenceId that is not live raises
-// InvalidArgument.
+// Not thread safe: the engine's thread owns it. stats() alone may be called from any thread, at any
+// time. A SequenceId that is not live raises InvalidArgument.
 class KVCache {
  public:
   virtual ~KVCache() = default;
   virtual std::string_view strategy() const = 0;
   virtual std::size_t block_size() const = 0;
   virtual std::size_t n_groups() const = 0;
+  // Attention must not look further than this.
+  virtual GroupSpec group_spec(std::size_t group) const = 0;
 
   // Opens a sequence for a prompt. At least one token of a prompt is always left to compute, since
   // its logits are wanted. max_tokens: the most this sequence will ever hold.
   virtual PrefixMatch match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) = 0;
-  // Makes room for the next n_tokens after the committed ones.
+  // Makes room for the next n_tokens after the committed ones: in all groups, or nothing happens.
   virtual Reservation reserve(SequenceId sequence, std::size_t n_tokens) = 0;
   // These tokens were computed into reserved slots.
   virtual void commit(SequenceId sequence, std::span<const TokenId> tokens) = 0;
+  // A second sequence with the same tokens. Both must reserve before they commit again.
   virtual Fork fork(SequenceId sequence) = 0;
-  // Forgets everything after the first n_tokens.
-  virtual void trim(SequenceId sequence, std::size_t n_tokens) = 0;
+  // Forgets everything after the first n_tokens, reserved slots too. Returns how many tokens are
+  // held now: fewer than n_tokens where a windowed group has let go of what a resume there needs.
+  virtual std::size_t trim(SequenceId sequence, std::size_t n_tokens) = 0;
   virtual void release(SequenceId sequence) = 0;
 
   virtual SequenceView view(SequenceId sequence) const = 0;
-  // Copies that forks have made necessary since the last call.
+  // Copies that forks have made necessary since the last call, to be done in this order.
   virtual std::vector<BlockCopy> take_copies() = 0;
   virtual CacheStats stats() const = 0;
   // Throws Error naming the broken invariant. For tests.

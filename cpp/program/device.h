@@ -40,6 +40,10 @@ struct GroupInputs {
   // [i * block_size, (i + 1) * block_size), or -1 where the cache let it go.
   std::span<const std::int32_t> block_tables;
   std::size_t max_blocks;
+  // The cache keeps less than the model could see: a query at position q sees p <= q where
+  // q - p < window or p < sinks, in place of the layer's own window. window 0: the layer's own.
+  std::size_t window = 0;
+  std::size_t sinks = 0;
 };
 
 // A ragged batch: prefill chunks and decodes in any mix, nothing padded.

@@ -38,18 +38,18 @@ void StepAssembler::fill_group(std::size_t g, const StepRequest& r, const KVCach
   const std::size_t block_size = cache.block_size();
   for (std::size_t s = 0; s < views_.size(); ++s) {
     const auto table = views_[s].block_tables[g];
-    std::ranges::copy(table, group.block_tables.begin() +
-                                 static_cast<std::ptrdiff_t>(s * max_blocks));
+    std::ranges::copy(table,
+                      group.block_tables.begin() + static_cast<std::ptrdiff_t>(s * max_blocks));
     for (auto row = static_cast<std::size_t>(r.query_start_loc[s]);
          row < static_cast<std::size_t>(r.query_start_loc[s + 1]); ++row) {
-      const auto position = static_cast<std::size_t>(positions_[row]);
-      const std::size_t block = position / block_size;
-      expect(block < table.size() && table[block] != kNoBlock, "every token to have a slot");
-      group.slot_mapping[row] = static_cast<std::int32_t>(
-          static_cast<std::size_t>(table[block]) * block_size + position % block_size);
+      const LogicalPosition position{static_cast<std::size_t>(positions_[row])};
+      const PhysicalSlot slot = slot_of(table, block_size, position);
+      expect(slot != kNoSlot, "every token to have a slot");
+      group.slot_mapping[row] = static_cast<std::int32_t>(slot);
     }
   }
-  group_inputs_[g] = {group.slot_mapping, group.block_tables, max_blocks};
+  const GroupSpec spec = cache.group_spec(g);
+  group_inputs_[g] = {group.slot_mapping, group.block_tables, max_blocks, spec.window, spec.sinks};
 }
 
 StepInputs StepAssembler::assemble(const StepRequest& r, const KVCache& cache) {

@@ -1,0 +1,100 @@
+// Blocks on demand, shared between sequences with a common beginning.
+//
+// Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention",
+// 2023. Layer groups are served together: room is made in all of them or in none, and a prefix is
+// reused as far as every group still holds what it needs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "cache/block_pool.h"
+#include "cache/eviction.h"
+#include "cache/kv_cache.h"
+#include "cache/prefix_index.h"
+
+namespace quarrel {
+
+struct PagedConfig {
+  std::vector<GroupSpec> groups;
+  std::size_t block_size;             // tokens
+  std::vector<std::size_t> n_blocks;  // [n_groups]
+  bool reuse_prefixes = true;
+  std::uint64_t fingerprint = 0;  // of what K and V depend on beside the tokens
+  std::vector<std::shared_ptr<EvictionPolicy>> policies;  // [n_groups]
+  int hash_bits = 64;                                     // fewer force collisions, for tests
+};
+
+class PagedCache : public KVCache {
+ public:
+  explicit PagedCache(PagedConfig config);
+
+  std::string_view strategy() const override { return "paged"; }
+  std::size_t block_size() const override { return block_size_; }
+  std::size_t n_groups() const override { return pools_.size(); }
+  GroupSpec group_spec(std::size_t group) const override { return pools_[group].spec(); }
+  PrefixMatch match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) override;
+  Reservation reserve(SequenceId sequence, std::size_t n_tokens) override;
+  void commit(SequenceId sequence, std::span<const TokenId> tokens) override;
+  Fork fork(SequenceId sequence) override;
+  std::size_t trim(SequenceId sequence, std::size_t n_tokens) override;
+  void release(SequenceId sequence) override;
+  SequenceView view(SequenceId sequence) const override;
+  std::vector<BlockCopy> take_copies() override;
+  CacheStats stats() const override { return stats_.read(); }
+  void check_invariants() const override;
+
+ private:
+  struct Table {
+    std::vector<BlockId> blocks;   // kNoBlock where the window let go
+    std::size_t window_begin = 0;  // first block of the window; sinks lie before it
+  };
+  struct Sequence {
+    std::size_t n_tokens = 0;
+    std::size_t max_tokens = 0;
+    std::size_t n_writable = 0;  // commit may go up to here
+    std::vector<NodeId> path;    // [full blocks], when prefixes are reused
+    std::vector<TokenId> tail;   // the tokens after the last full block, likewise
+    std::vector<Table> tables;   // [n_groups]
+
+    NodeId tip() const { return path.empty() ? kRootNode : path.back(); }
+  };
+
+  Sequence& live(SequenceId id);
+  const Sequence& live(SequenceId id) const;
+  SequenceId open(Sequence sequence);
+  void publish_stats();
+
+  std::vector<NodeId> cached_path(std::span<const TokenId> usable) const;
+  std::size_t longest_held(const std::vector<NodeId>& path) const;
+  bool all_hold(const std::vector<NodeId>& path, std::size_t n_blocks) const;
+  std::string_view why_lost(const std::vector<NodeId>& path, std::size_t n_held) const;
+  std::string_view why_unknown(NodeId last, std::span<const TokenId> next) const;
+  void adopt(Sequence& sequence, const std::vector<NodeId>& path);
+
+  bool needs_copy(const Sequence& sequence, std::size_t group) const;
+  bool has_room(const Sequence& sequence, std::size_t end) const;
+  void make_private(Sequence& sequence, std::size_t group);
+  void publish_tail(Sequence& sequence);
+  void let_go_outside(Sequence& sequence);
+  bool can_resume(const Sequence& sequence, std::size_t n_tokens) const;
+  void cut_table(Sequence& sequence, std::size_t group, std::size_t n_tokens);
+  void cut_text(Sequence& sequence, std::size_t n_tokens);
+
+  void check_sequence(const Sequence& sequence) const;
+
+  const std::size_t block_size_;
+  const bool reuse_prefixes_;
+  PrefixIndex index_;
+  std::vector<BlockPool> pools_;  // [n_groups]
+  std::unordered_map<SequenceId, Sequence> live_;
+  std::vector<BlockCopy> copies_;
+  std::int64_t next_id_ = 0;
+  CacheStats counts_{};  // what is not counted in a pool
+  StatsBoard stats_;
+};
+
+}  // namespace quarrel
