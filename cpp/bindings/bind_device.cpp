@@ -94,10 +94,11 @@ void bind_device(nb::module_& m) {
       .def(nb::init<std::shared_ptr<Executable>, std::shared_ptr<KVStorage>,
                     std::shared_ptr<KVCache>, std::size_t>(),
            "executable"_a, "storage"_a, "cache"_a, "vocab_size"_a)
-      .def("run", &run, "sequences"_a, "query_start_loc"_a, "token_ids"_a, "selected_rows"_a,
-           "Logits [n_selected, vocab_size] float32, a view that is valid until the next run.\n\n"
-           "sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]\n"
-           "int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.");
+      .def(
+          "run", &run, "sequences"_a, "query_start_loc"_a, "token_ids"_a, "selected_rows"_a,
+          "Logits [n_selected, vocab_size] float32, a view that is valid until the next run.\n\n"
+          "sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]\n"
+          "int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.");
 }
 
 }  // namespace quarrel

@@ -42,7 +42,8 @@ void translate(const std::exception_ptr& exception, void*) {
 }  // namespace quarrel
 
 NB_MODULE(_core, m) {
-  m.doc() = "The native half of longbow_quarrel: model files, cache bookkeeping, kernels, sampling.";
+  m.doc() =
+      "The native half of longbow_quarrel: model files, cache bookkeeping, kernels, sampling.";
   nb::register_exception_translator(quarrel::translate);
   quarrel::bind_memory(m);
   quarrel::bind_gguf(m);

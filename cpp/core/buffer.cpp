@@ -12,8 +12,7 @@ namespace quarrel {
 Buffer::Buffer(MemoryLedger& ledger, MemoryKind kind, std::size_t n_bytes)
     : charge_(ledger.charge(kind, n_bytes)), n_bytes_(n_bytes) {
   if (n_bytes == 0) return;
-  void* mapped =
-      mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapped = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) {
     throw OutOfMemoryError("[memory] the system refused " + std::to_string(n_bytes) +
                            " bytes for " + std::string(memory_kind_name(kind)));

@@ -10,11 +10,16 @@ namespace quarrel {
 
 std::string_view memory_kind_name(MemoryKind kind) {
   switch (kind) {
-    case MemoryKind::Weights: return "weights";
-    case MemoryKind::KV: return "kv";
-    case MemoryKind::Scratch: return "scratch";
-    case MemoryKind::PrefixCache: return "prefix_cache";
-    case MemoryKind::Snapshots: return "snapshots";
+    case MemoryKind::Weights:
+      return "weights";
+    case MemoryKind::KV:
+      return "kv";
+    case MemoryKind::Scratch:
+      return "scratch";
+    case MemoryKind::PrefixCache:
+      return "prefix_cache";
+    case MemoryKind::Snapshots:
+      return "snapshots";
   }
   return "unknown";
 }
@@ -47,11 +52,10 @@ MemoryLedger::Charge MemoryLedger::charge(MemoryKind kind, std::size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     if (bytes > cap_bytes_ - total_) {
-      throw OutOfMemoryError("[memory] " + std::string(memory_kind_name(kind)) + " needs " +
-                             std::to_string(bytes) + " bytes but only " +
-                             std::to_string(cap_bytes_ - total_) + " of the cap of " +
-                             std::to_string(cap_bytes_) +
-                             " are free; raise memory_limit or lower the context length");
+      throw OutOfMemoryError(
+          "[memory] " + std::string(memory_kind_name(kind)) + " needs " + std::to_string(bytes) +
+          " bytes but only " + std::to_string(cap_bytes_ - total_) + " of the cap of " +
+          std::to_string(cap_bytes_) + " are free; raise memory_limit or lower the context length");
     }
     used_[static_cast<std::size_t>(kind)] += bytes;
     total_ += bytes;

@@ -17,8 +17,8 @@ namespace quarrel {
 
 // The shape of a KV cache's memory. A block holds block_size tokens of all layers of one group.
 struct KVLayout {
-  std::size_t block_size;                        // tokens
-  std::vector<std::size_t> n_blocks;             // [n_groups]
+  std::size_t block_size;             // tokens
+  std::vector<std::size_t> n_blocks;  // [n_groups]
   DType k_dtype;
   DType v_dtype;
 };

@@ -91,8 +91,7 @@ RopeId ProgramBuilder::rope_table(std::size_t n_rotated, double base, bool inter
          std::to_string(frequency_factors.size()));
   RopeTable table{interleaved, {}};
   for (std::size_t i = 0; i < n_rotated / 2; ++i) {
-    double inverse =
-        std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(n_rotated));
+    double inverse = std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(n_rotated));
     if (!frequency_factors.empty()) inverse /= static_cast<double>(frequency_factors[i]);
     table.inverse_frequencies.push_back(inverse / linear_scale);
   }
@@ -123,7 +122,8 @@ ValueId ProgramBuilder::linear(ValueId x, WeightId weight, std::optional<WeightI
   expect_width("linear", "an input of " + w.name, w.n_cols, in.width);
   if (bias) {
     const Weight& b = tensor("linear", *bias);
-    if (b.dtype != DType::F32) fail("linear", b.name + " of F32", std::string(traits(b.dtype).name));
+    if (b.dtype != DType::F32)
+      fail("linear", b.name + " of F32", std::string(traits(b.dtype).name));
     expect_width("linear", b.name, w.n_rows, b.n_cols * b.n_rows);
   }
   return record(LinearOp{weight, bias}, {x}, {in.rows, w.n_rows});
