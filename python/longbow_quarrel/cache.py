@@ -1,0 +1,201 @@
+"""Strategies of the KV cache and eviction policies by name, and how to add your own.
+
+A strategy decides which block of memory holds which tokens of a sequence; attention sees block
+tables only, so results do not depend on it. An eviction policy decides which cached block goes
+first when room is needed; it is called per block, not per token. See docs/kv-cache.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from longbow_quarrel import _core
+from longbow_quarrel.errors import UsageError
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What a strategy is built from.
+
+    Attributes:
+        groups: the attention window of each layer group, in tokens; 0 where a layer sees all.
+        block_size: tokens in a block.
+        n_blocks: blocks of each layer group.
+        reuse_prefixes: whether texts that start alike share blocks.
+        window: tokens that the sliding window keeps; 0 for other strategies.
+        sinks: first tokens that the sliding window never lets go.
+        eviction: name of an eviction policy.
+        fingerprint: names all that K and V depend on beside the tokens (model, types, adapters).
+    """
+
+    groups: tuple[int, ...]
+    block_size: int
+    n_blocks: tuple[int, ...]
+    reuse_prefixes: bool
+    window: int
+    sinks: int
+    eviction: str
+    fingerprint: str
+
+    def policies(self) -> list[_core.EvictionPolicy]:
+        """One fresh eviction policy for each layer group."""
+        return [make_eviction_policy(self.eviction, n) for n in self.n_blocks]
+
+    def salt(self) -> int:
+        """The fingerprint as 64 bits."""
+        return int.from_bytes(hashlib.sha256(self.fingerprint.encode()).digest()[:8], "little")
+
+
+class StrategyFactory(Protocol):
+    """What :func:`register_strategy` takes: usually a class derived from ``_core.KVCache``."""
+
+    def __call__(self, config: CacheConfig) -> _core.KVCache: ...
+
+
+EvictionFactory = Callable[[int], _core.EvictionPolicy]
+
+
+def _contiguous(config: CacheConfig) -> _core.KVCache:
+    return _core.ContiguousCache(
+        len(config.groups), config.block_size, min(config.n_blocks), config.reuse_prefixes
+    )
+
+
+def _paged(config: CacheConfig) -> _core.KVCache:
+    return _core.PagedCache(
+        [(window, 0) for window in config.groups],
+        config.block_size,
+        config.n_blocks,
+        config.policies(),
+        config.reuse_prefixes,
+        config.salt(),
+    )
+
+
+def _sliding_window(config: CacheConfig) -> _core.KVCache:
+    return _core.SlidingWindowCache(
+        config.window,
+        config.sinks,
+        [(window, 0) for window in config.groups],
+        config.block_size,
+        config.n_blocks,
+        config.policies(),
+        config.reuse_prefixes,
+        config.salt(),
+    )
+
+
+_strategies: dict[str, StrategyFactory] = {
+    "contiguous": _contiguous,
+    "paged": _paged,
+    "sliding_window": _sliding_window,
+}
+_NATIVE_POLICIES = ("lru", "lfu", "fifo")
+_policies: dict[str, EvictionFactory] = {}
+
+
+def strategies() -> list[str]:
+    """Names that ``--cache`` takes."""
+    return list(_strategies)
+
+
+def eviction_policies() -> list[str]:
+    """Names that ``--eviction`` takes."""
+    return [*_NATIVE_POLICIES, *_policies]
+
+
+def register_strategy(name: str, cls: StrategyFactory) -> None:
+    """Make a strategy selectable by name.
+
+    Args:
+        name: a new name.
+        cls: called with a :class:`CacheConfig`, returns a ``_core.KVCache``. A class derived from
+            it overrides ``match_prefix``, ``reserve``, ``commit``, ``fork``, ``trim``, ``release``,
+            ``n_tokens``, ``block_tables``, ``take_copies``, ``stats`` and ``check_invariants``.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+    if name in _strategies:
+        raise UsageError(f"cache: a strategy named {name!r} exists; choose another name.")
+    _strategies[name] = cls
+
+
+def register_eviction_policy(name: str, cls: EvictionFactory) -> None:
+    """Make an eviction policy selectable by name.
+
+    Args:
+        name: a new name.
+        cls: called with the number of blocks of a layer group, once per group; returns a
+            ``_core.EvictionPolicy``. A class derived from it overrides ``insert``, ``erase`` and
+            ``victim``.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+    if name in eviction_policies():
+        raise UsageError(f"eviction: a policy named {name!r} exists; choose another name.")
+    _policies[name] = cls
+
+
+def make_eviction_policy(name: str, n_blocks: int) -> _core.EvictionPolicy:
+    """A fresh policy for one layer group of ``n_blocks`` blocks.
+
+    Raises:
+        UsageError: no policy has this name.
+    """
+    if name in _policies:
+        return _policies[name](n_blocks)
+    if name not in _NATIVE_POLICIES:
+        known = ", ".join(eviction_policies())
+        raise UsageError(f"eviction: expected one of {known}, got {name!r}.")
+    return _core.make_eviction_policy(name, n_blocks)
+
+
+def make_cache(
+    strategy: str,
+    *,
+    groups: Sequence[int],
+    block_size: int,
+    n_blocks: Sequence[int],
+    reuse_prefixes: bool = True,
+    window: int = 0,
+    sinks: int = 0,
+    eviction: str = "lru",
+    fingerprint: str = "",
+) -> _core.KVCache:
+    """The bookkeeping of a KV cache; see :class:`CacheConfig` for the arguments.
+
+    Raises:
+        UsageError: no strategy or policy has this name, or the numbers make no sense.
+    """
+    if strategy not in _strategies:
+        known = ", ".join(_strategies)
+        raise UsageError(f"cache: expected one of {known}, got {strategy!r}.")
+    if strategy == "sliding_window" and window < 1:
+        raise UsageError(
+            "cache: sliding_window needs a window of at least one token; set --window."
+        )
+    if len(groups) != len(n_blocks):
+        raise UsageError(
+            f"cache: expected a number of blocks for each of {len(groups)} layer groups, "
+            f"got {len(n_blocks)}."
+        )
+    if eviction not in eviction_policies():
+        known = ", ".join(eviction_policies())
+        raise UsageError(f"eviction: expected one of {known}, got {eviction!r}.")
+    return _strategies[strategy](
+        CacheConfig(
+            groups=tuple(groups),
+            block_size=block_size,
+            n_blocks=tuple(n_blocks),
+            reuse_prefixes=reuse_prefixes,
+            window=window,
+            sinks=sinks,
+            eviction=eviction,
+            fingerprint=fingerprint,
+        )
+    )
