@@ -189,7 +189,7 @@ class _GuardedArguments:
             self._places.append((address, array, i in writable))
 
     def written(self) -> list[bytes]:
-        """What the kernel left in its writable buffers. Raises OutOfBounds for marks beside them."""
+        """What the kernel left in its writable buffers. Raises OutOfBounds for marks beside one."""
         results = []
         for address, array, writable in self._places:
             if not runtime().msl_guarded_intact(address):

@@ -26,6 +26,7 @@ struct Shadow {
 struct Watched {
   const char* begin;
   size_t n_bytes;
+  uint32_t first_after_barrier;
   std::unique_ptr<Shadow[]> shadows;
 };
 
@@ -34,7 +35,6 @@ struct Checker {
   std::map<const char*, Watched> watched;  // by begin
   uint32_t agent = 0;
   uint32_t first_of_dispatch = 1;
-  uint32_t first_after_barrier = 1;
   uint32_t position[3] = {0, 0, 0};
   std::string hazard;
 };
@@ -65,7 +65,7 @@ void access(const void* address, size_t n_bytes, bool writes) {
   const auto begin = static_cast<size_t>(at - buffer.begin);
   const size_t end = std::min(begin + n_bytes, buffer.n_bytes);
   const auto unordered = [&](uint32_t other) {
-    return other != c.agent && other >= c.first_after_barrier;
+    return other != c.agent && other >= buffer.first_after_barrier;
   };
   for (size_t granule = begin / kGranule; granule * kGranule < end; ++granule) {
     Shadow& shadow = buffer.shadows[granule];
@@ -118,7 +118,7 @@ void msl_watch(const void* address, size_t n_bytes) {
   std::lock_guard lock(c.mutex);
   const auto* begin = static_cast<const char*>(address);
   const size_t n_granules = (n_bytes + msl::kGranule - 1) / msl::kGranule;
-  c.watched[begin] = {begin, n_bytes, std::make_unique<msl::Shadow[]>(n_granules)};
+  c.watched[begin] = {begin, n_bytes, c.agent + 1, std::make_unique<msl::Shadow[]>(n_granules)};
 }
 
 void msl_unwatch(const void* address) {
@@ -127,10 +127,12 @@ void msl_unwatch(const void* address) {
   c.watched.erase(static_cast<const char*>(address));
 }
 
-void msl_barrier() {
+void msl_barrier(const void* address) {
   msl::Checker& c = msl::checker();
   std::lock_guard lock(c.mutex);
-  c.first_after_barrier = c.agent + 1;
+  for (auto& [begin, buffer] : c.watched) {
+    if (!address || address == begin) buffer.first_after_barrier = c.agent + 1;
+  }
 }
 
 // What the instrumented code calls.

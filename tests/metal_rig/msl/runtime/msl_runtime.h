@@ -55,6 +55,7 @@ bool msl_guarded_intact(void* memory);
 // Watches n_bytes from address (guarded memory is not watched by itself); or stops doing so.
 void msl_watch(const void* address, size_t n_bytes);
 void msl_unwatch(const void* address);
-// Everything dispatched before is finished for everything dispatched after.
-void msl_barrier();
+// What was dispatched before is finished for what is dispatched after: as far as the watched memory
+// at this address is concerned, or all of it if address is null.
+void msl_barrier(const void* address);
 }
