@@ -1,0 +1,549 @@
+"""
+The native half of longbow_quarrel: model files, cache bookkeeping, kernels, sampling.
+"""
+
+from collections.abc import Sequence
+import os
+from typing import Annotated
+
+import numpy
+import numpy.typing
+from numpy.typing import NDArray
+
+
+class MemoryLedger:
+    """One account of every byte, with a hard cap."""
+
+    def __init__(self, cap_bytes: int) -> None: ...
+
+    @property
+    def cap_bytes(self) -> int: ...
+
+    @property
+    def peak_bytes(self) -> int: ...
+
+    @property
+    def used_bytes(self) -> int: ...
+
+    def used_by_kind(self) -> dict[str, int]:
+        """Bytes by kind: weights, kv, scratch, ..."""
+
+class TensorInfo:
+    """A tensor of a GGUFFile: where it lies and how."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dtype(self) -> str:
+        """Upper case, as in GGUF tools: "Q4_1"."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In ggml order: the length of a row first."""
+
+    @property
+    def n_elements(self) -> int: ...
+
+    @property
+    def n_bytes(self) -> int: ...
+
+    @property
+    def offset(self) -> int:
+        """Of the data, in bytes from the start of its file."""
+
+    @property
+    def split(self) -> int:
+        """Which file of a split model, from 0."""
+
+class GGUFFile:
+    """
+    A GGUF model (version 2 or 3, one file or split), memory-mapped and checked.
+
+    Raises ModelFormatError, naming file, key or tensor and byte offset, for anything else.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def n_splits(self) -> int: ...
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of all parts together."""
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """
+        All keys, converted anew at each access: int, float, bool, str, list of str, or a numpy array. Use `get` for one key.
+        """
+
+    def get(self, key: str, default: object = None) -> object:
+        """The value of one key, or `default`."""
+
+    def keys(self) -> list[str]:
+        """Names of the metadata, in the order of the file."""
+
+    @property
+    def tensors(self) -> list[TensorInfo]:
+        """In the order of the file."""
+
+    def tensor_bytes(self, name: str) -> numpy.typing.NDArray[numpy.uint8]:
+        """
+        The raw data as a read-only view that keeps the file mapped. Raises KeyError.
+        """
+
+    def dequantize(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
+        """The tensor as float32 in numpy order, rows last. Raises KeyError."""
+
+def dequantize(dtype: str, data: bytes | numpy.typing.NDArray[numpy.uint8], n_elements: int) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Expands `n_elements` elements of packed `data` to float32 [n_elements].
+    """
+
+def quantize(dtype: str, values: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.uint8]:
+    """
+    Packs float32 [n_elements] as F32, F16, BF16, Q8_0 or Q4_0: uint8 [n_bytes].
+    """
+
+class PrefixMatch:
+    """A new sequence and how much of its prompt was there."""
+
+    def __init__(self, sequence: int, n_tokens: int, miss_reason: str) -> None: ...
+
+    @property
+    def sequence(self) -> int: ...
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    @property
+    def miss_reason(self) -> str: ...
+
+class Reservation:
+    """Room for tokens, or the reason why there is none."""
+
+    def __init__(self, ok: bool, reason: str = '') -> None: ...
+
+    @property
+    def ok(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    def __bool__(self) -> bool: ...
+
+class Fork:
+    """A copy of a sequence, or the reason why there is none."""
+
+    def __init__(self, reservation: Reservation, sequence: int) -> None: ...
+
+    @property
+    def reservation(self) -> Reservation: ...
+
+    @property
+    def sequence(self) -> int: ...
+
+class CacheStats:
+    """Counts since the cache was made; blocks of all groups."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def n_blocks(self) -> int: ...
+
+    @n_blocks.setter
+    def n_blocks(self, arg: int, /) -> None: ...
+
+    @property
+    def n_used_blocks(self) -> int: ...
+
+    @n_used_blocks.setter
+    def n_used_blocks(self, arg: int, /) -> None: ...
+
+    @property
+    def n_cached_blocks(self) -> int: ...
+
+    @n_cached_blocks.setter
+    def n_cached_blocks(self, arg: int, /) -> None: ...
+
+    @property
+    def n_sequences(self) -> int: ...
+
+    @n_sequences.setter
+    def n_sequences(self, arg: int, /) -> None: ...
+
+    @property
+    def n_prefix_queries_tokens(self) -> int: ...
+
+    @n_prefix_queries_tokens.setter
+    def n_prefix_queries_tokens(self, arg: int, /) -> None: ...
+
+    @property
+    def n_prefix_hit_tokens(self) -> int: ...
+
+    @n_prefix_hit_tokens.setter
+    def n_prefix_hit_tokens(self, arg: int, /) -> None: ...
+
+    @property
+    def n_evicted_blocks(self) -> int: ...
+
+    @n_evicted_blocks.setter
+    def n_evicted_blocks(self, arg: int, /) -> None: ...
+
+    @property
+    def n_window_blocks(self) -> int: ...
+
+    @n_window_blocks.setter
+    def n_window_blocks(self, arg: int, /) -> None: ...
+
+    @property
+    def n_copied_blocks(self) -> int: ...
+
+    @n_copied_blocks.setter
+    def n_copied_blocks(self, arg: int, /) -> None: ...
+
+class BlockUse:
+    """What is known of a block; times count a group's events."""
+
+    @property
+    def published_at(self) -> int: ...
+
+    @property
+    def released_at(self) -> int: ...
+
+    @property
+    def n_uses(self) -> int: ...
+
+class EvictionPolicy:
+    """
+    Which cached block of a layer group goes first.
+
+    A policy in Python derives from it and overrides insert, erase and victim.
+    """
+
+    def __init__(self) -> None: ...
+
+    def insert(self, block: int, use: BlockUse) -> None:
+        """The block may go from now on."""
+
+    def erase(self, block: int) -> None:
+        """The block was chosen, or is in use again."""
+
+    def victim(self) -> int:
+        """One of the inserted blocks; erase follows."""
+
+def make_eviction_policy(name: str, n_blocks: int) -> EvictionPolicy:
+    """A native policy: lru, lfu or fifo."""
+
+class KVCache:
+    """
+    Bookkeeping of blocks; see cpp/cache/kv_cache.h.
+
+    A strategy in Python derives from it and overrides every method.
+    """
+
+    def __init__(self, strategy: str, block_size: int, groups: Sequence[tuple[int, int]]) -> None:
+        """groups: (window, sinks) of each layer group; window 0: all."""
+
+    @property
+    def strategy(self) -> str: ...
+
+    @property
+    def block_size(self) -> int: ...
+
+    @property
+    def n_groups(self) -> int: ...
+
+    def group_spec(self, group: int) -> tuple[int, int]:
+        """
+        (window, sinks) that attention must keep to; window 0: the model's own.
+        """
+
+    def match_prefix(self, prompt: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], max_tokens: int) -> PrefixMatch:
+        """
+        Open a sequence for prompt (int32), which will never hold more than max_tokens.
+        """
+
+    def reserve(self, sequence: int, n_tokens: int) -> Reservation:
+        """Make room for the next n_tokens, in all groups or in none."""
+
+    def commit(self, sequence: int, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """These tokens (int32) were computed into reserved slots."""
+
+    def fork(self, sequence: int) -> Fork:
+        """
+        A second sequence with the same tokens; both must reserve before they commit again.
+        """
+
+    def trim(self, sequence: int, n_tokens: int) -> int:
+        """
+        Forget what follows the first n_tokens. Returns how many are held now, which is fewer
+        where a windowed group has let go of what a resume there needs.
+        """
+
+    def release(self, sequence: int) -> None:
+        """End the sequence; its full blocks may stay for reuse."""
+
+    def n_tokens(self, sequence: int) -> int:
+        """Committed tokens."""
+
+    def block_tables(self, sequence: int) -> list[list[int]]:
+        """
+        Block ids, one list per layer group; -1 where the cache let a block go.
+        """
+
+    def take_copies(self) -> list[tuple[int, int, int]]:
+        """
+        (group, from, to) of the blocks to copy before the next step, in order.
+        """
+
+    def stats(self) -> CacheStats:
+        """May be called from any thread."""
+
+    def check_invariants(self) -> None:
+        """Raise QuarrelError if the bookkeeping contradicts itself."""
+
+class ContiguousCache(KVCache):
+    """One reserved run of consecutive blocks per sequence."""
+
+    def __init__(self, n_groups: int, block_size: int, n_blocks: int, reuse_prefixes: bool) -> None: ...
+
+class PagedCache(KVCache):
+    """Blocks on demand, shared by equal beginnings."""
+
+    def __init__(self, groups: Sequence[tuple[int, int]], block_size: int, n_blocks: Sequence[int], policies: Sequence[EvictionPolicy], reuse_prefixes: bool = True, fingerprint: int = 0, hash_bits: int = 64) -> None:
+        """
+        groups: (window, sinks) of each layer group; window 0: all. n_blocks, policies: one per group.
+        fingerprint: of what K and V depend on beside the tokens. hash_bits: fewer than 64 force
+        collisions, for tests.
+        """
+
+class SlidingWindowCache(PagedCache):
+    """The last window tokens and the first sinks of each sequence."""
+
+    def __init__(self, window: int, sinks: int, groups: Sequence[tuple[int, int]], block_size: int, n_blocks: Sequence[int], policies: Sequence[EvictionPolicy], reuse_prefixes: bool = True, fingerprint: int = 0, hash_bits: int = 64) -> None:
+        """
+        groups: (window, sinks) of each layer group; window 0: all. n_blocks, policies: one per group.
+        fingerprint: of what K and V depend on beside the tokens. hash_bits: fewer than 64 force
+        collisions, for tests.
+        """
+
+class Value:
+    """A matrix of activations: one row per token."""
+
+class Weight:
+    """A tensor of the model file."""
+
+class RopeTable:
+    """A rotary embedding's frequencies."""
+
+class KVLayer:
+    """What one attention layer keeps in the KV cache."""
+
+    def __init__(self, n_kv_heads: int, head_dim: int, window: int = 0) -> None: ...
+
+    @property
+    def n_kv_heads(self) -> int: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def window(self) -> int: ...
+
+class LayerGroup:
+    """Layers with the same attention span."""
+
+    @property
+    def window(self) -> int: ...
+
+    @property
+    def layers(self) -> list[int]: ...
+
+class Program:
+    """A recorded forward pass."""
+
+    @property
+    def n_ops(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def kv_layers(self) -> list[KVLayer]: ...
+
+    @property
+    def groups(self) -> list[LayerGroup]: ...
+
+class ProgramBuilder:
+    """Records a forward pass, op by op; see cpp/program/ops.h."""
+
+    def __init__(self, kv_layers: Sequence[KVLayer]) -> None: ...
+
+    def weight(self, file: GGUFFile, name: str) -> Weight: ...
+
+    def rope_table(self, n_rotated: int, base: float, interleaved: bool, linear_scale: float = 1.0, frequency_factors: Sequence[float] = []) -> RopeTable: ...
+
+    def embedding(self, table: Weight, scale: float = 1.0) -> Value: ...
+
+    def rms_norm(self, x: Value, weight: Weight, eps: float) -> Value: ...
+
+    def linear(self, x: Value, weight: Weight, bias: Weight | None = None) -> Value: ...
+
+    def rope(self, x: Value, table: RopeTable, head_dim: int) -> Value: ...
+
+    def kv_write(self, layer: int, k: Value, v: Value) -> None: ...
+
+    def attention(self, layer: int, q: Value, n_heads: int, scale: float, softcap: float = 0.0) -> Value: ...
+
+    def silu_mul(self, gate: Value, up: Value) -> Value: ...
+
+    def gelu_mul(self, gate: Value, up: Value) -> Value: ...
+
+    def add(self, a: Value, b: Value, scale: float = 1.0) -> Value: ...
+
+    def scale(self, x: Value, factor: float) -> Value: ...
+
+    def softcap(self, x: Value, cap: float) -> Value: ...
+
+    def select_rows(self, x: Value) -> Value: ...
+
+    def finish(self, logits: Value) -> Program: ...
+
+def available_isas() -> list[str]:
+    """Instruction sets that the CPU device can use here, best first."""
+
+class KVStorage:
+    """The memory behind the cache's blocks."""
+
+    @property
+    def n_bytes(self) -> int: ...
+
+class Executable:
+    """A program made ready for a device."""
+
+class Device:
+    """A compute device."""
+
+    @property
+    def name(self) -> str: ...
+
+    def compile(self, program: Program, max_tokens: int, ledger: MemoryLedger) -> Executable:
+        """max_tokens: the largest number of tokens in a step."""
+
+    def allocate_kv(self, program: Program, block_size: int, n_blocks: Sequence[int], k_dtype: str, v_dtype: str, ledger: MemoryLedger) -> KVStorage:
+        """n_blocks: one number per layer group."""
+
+    def kv_block_bytes(self, program: Program, block_size: int, k_dtype: str, v_dtype: str) -> list[int]:
+        """Bytes of one block of each layer group."""
+
+class CpuDevice(Device):
+    """The CPU."""
+
+    def __init__(self, n_threads: int, isa: str = 'auto') -> None: ...
+
+    @property
+    def isa(self) -> str: ...
+
+    @property
+    def n_threads(self) -> int: ...
+
+class StepRunner:
+    """Runs steps of a ragged batch."""
+
+    def __init__(self, executable: Executable, storage: KVStorage, cache: KVCache, vocab_size: int) -> None: ...
+
+    def run(self, sequences: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], query_start_loc: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], selected_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
+        """
+        Logits [n_selected, vocab_size] float32, a view that is valid until the next run.
+
+        sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]
+        int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.
+        """
+
+class SampledToken:
+    """What one sampling step gives back."""
+
+    @property
+    def token_id(self) -> int: ...
+
+    @property
+    def logprob(self) -> float | None:
+        """
+        Natural log of the token's probability under softmax(logits) as the model gave them,
+        before bias, penalties, filters and temperature; None unless logprobs were asked for.
+        """
+
+    @property
+    def top_logprobs(self) -> list[tuple[int, float]]:
+        """
+        The likeliest (token_id, logprob) pairs, best first, equal ones in ascending id.
+        """
+
+    def __repr__(self) -> str: ...
+
+class SamplerWorkspace:
+    """
+    Scratch memory of sampling: make one per engine and pass it to every call, one call at a time.
+    """
+
+    def __init__(self, vocab_size: int) -> None: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+class Sampler:
+    """
+    Draws the tokens of one request.
+
+    Steps, in the order of llama.cpp's default chain: logit bias, penalties, top-k, top-p, min-p,
+    temperature, draw. top-p and min-p look at probabilities before temperature. The defaults change
+    nothing. Raises UsageError when an option is out of its range.
+    """
+
+    def __init__(self, vocab_size: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, penalty_window: int = 0, seed: int = 0, stream: int = 0, logit_bias: Sequence[tuple[int, float]] = (), n_logprobs: int | None = None) -> None: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def accept(self, token_id: int) -> None:
+        """Remembers a token, of the prompt or sampled, for the penalties."""
+
+    def accept_all(self, token_ids: Sequence[int]) -> None:
+        """accept() for each of these tokens, in their order."""
+
+    def sample(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], position: int, workspace: SamplerWorkspace | None = None) -> SampledToken:
+        """
+        The token for this position; logits: [vocab_size] float32. The random number depends on
+        seed, stream and position alone. Raises UsageError for NaN or +inf, or when no logit is
+        above -inf.
+        """
+
+    def distribution(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], workspace: SamplerWorkspace | None = None) -> list[tuple[int, float]]:
+        """
+        The (token_id, probability) pairs that sample() draws from; logits: [vocab_size] float32.
+        """
+
+def sample_batch(samplers: Sequence[Sampler], logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], positions: Sequence[int], workspace: SamplerWorkspace | None = None) -> list[SampledToken]:
+    """
+    Samples one token per row in one native call, without the GIL.
+
+    logits: [n, vocab_size] float32; row i is drawn by samplers[i] for positions[i]. Raises UsageError
+    like Sampler.sample, naming the row.
+    """
