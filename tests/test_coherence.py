@@ -75,6 +75,36 @@ def test_block_size_does_not_matter(block_size, kv_type, tiny_model_path):
     assert base.logits(ids).tobytes() == other.logits(ids).tobytes()
 
 
+@pytest.mark.parametrize("name", ["gemma3", "llama3"])
+@pytest.mark.parametrize("block_size", [16, 64])
+def test_strategies_do_not_matter(name, block_size, tiny_llm):
+    greedy = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, logprobs=5)
+    contiguous = tiny_llm(name)
+    prompts = [_ids(contiguous, 5 + 9 * i, seed=i) for i in range(12)]
+    expected = [(o.token_ids, o.logprobs) for o in contiguous.generate(prompts, greedy)]
+    paged = tiny_llm(name, cache="paged", block_size=block_size)
+    for _ in range(2):  # the second time from cached blocks
+        outputs = paged.generate(prompts, greedy)
+        assert [(o.token_ids, o.logprobs) for o in outputs] == expected
+    assert outputs[-1].cached_tokens > 0
+    paged.engine.runner.cache.check_invariants()
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama3"])
+def test_preemption_does_not_matter(name, tiny_llm):
+    greedy = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, logprobs=5)
+    roomy = tiny_llm(name)
+    prompts = [_ids(roomy, 5 + 9 * i, seed=i) for i in range(12)]
+    expected = [(o.token_ids, o.logprobs) for o in roomy.generate(prompts, greedy)]
+    memory = roomy.engine.runner.kv_bytes_per_token * 16 * 20
+    tight = tiny_llm(name, cache="paged", kv_cache_memory=memory, max_num_batched_tokens=40)
+    outputs = tight.generate(prompts, greedy)
+    assert tight.engine.scheduler.n_preemptions > 0
+    assert [(o.token_ids, o.logprobs) for o in outputs] == expected
+    assert tight.stats()["cache"]["n_used_blocks"] == 0
+    tight.engine.runner.cache.check_invariants()
+
+
 @pytest.mark.parametrize("name", ["gemma3", "mistral"])
 def test_strangers_in_the_batch_do_not_matter(name, tiny_llm):
     greedy = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True, logprobs=5)

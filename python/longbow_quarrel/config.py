@@ -65,6 +65,7 @@ class EngineConfig(_Section):
     """
 
     cache: str = Field("contiguous", description="KV cache strategy.")
+    eviction: str = Field("lru", description="Which cached block goes first: lru, lfu or fifo.")
     block_size: int = Field(16, ge=16, le=256, multiple_of=16, description="Tokens of a KV block.")
     kv_cache_memory: Annotated[Size, BeforeValidator(parse_size)] = Field(
         "auto", description="Bytes of the KV cache; auto fits max_num_seqs short or one long text."

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longbow_quarrel import _core, models
+from longbow_quarrel.cache import make_cache
 from longbow_quarrel.config import EngineConfig, total_memory_bytes, usable_cores
 from longbow_quarrel.errors import UsageError
 from longbow_quarrel.scheduler import ScheduledChunk
@@ -45,12 +46,19 @@ class ModelRunner:
         n_blocks = self._blocks_per_group(config, sum(block_bytes))
         self.capacity_tokens = n_blocks * config.block_size
         self.kv_bytes_per_token = sum(block_bytes) // config.block_size
-        n_groups = len(block_bytes)
-        self.cache: _core.KVCache = _make_cache(config, n_groups, n_blocks)
+        self.cache: _core.KVCache = make_cache(
+            config.cache,
+            groups=[group.window for group in self.program.groups],
+            block_size=config.block_size,
+            n_blocks=[n_blocks] * len(block_bytes),
+            reuse_prefixes=config.prefix_caching,
+            eviction=config.eviction,
+            fingerprint=f"{path}:{self.file.file_bytes}:{config.kv_type_k}:{config.kv_type_v}",
+        )
         storage = self.device.allocate_kv(
             self.program,
             config.block_size,
-            [n_blocks] * n_groups,
+            [n_blocks] * len(block_bytes),
             config.kv_type_k,
             config.kv_type_v,
             self.ledger,
@@ -138,9 +146,3 @@ class ModelRunner:
                 start += n
         finally:
             self.cache.release(sequence)
-
-
-def _make_cache(config: EngineConfig, n_groups: int, n_blocks: int) -> _core.KVCache:
-    if config.cache != "contiguous":
-        raise UsageError(f"cache: expected contiguous, got {config.cache!r}.")
-    return _core.ContiguousCache(n_groups, config.block_size, n_blocks, config.prefix_caching)

@@ -29,7 +29,8 @@ class Scheduler:
 
     Running requests that decode take one token each, so no prefill can make them wait longer than
     a step; prompts are cut into chunks that fill what the budget leaves (Agrawal et al.,
-    "Sarathi-Serve", 2024).
+    "Sarathi-Serve", 2024). When blocks run out the newest running request is preempted: it gives
+    its blocks back, waits in front of all others, and computes its tokens again.
     """
 
     def __init__(self, cache: _core.KVCache, *, max_num_seqs: int, max_num_batched_tokens: int):
@@ -37,7 +38,9 @@ class Scheduler:
         self._max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
         self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        self.running: list[Request] = []  # oldest first
+        self.n_preemptions = 0
+        self._is_full = False  # the next waiting request found no room, and none has come since
 
     def add(self, request: Request) -> None:
         self.waiting.append(request)
@@ -52,12 +55,11 @@ class Scheduler:
             n = min(request.n_tokens - request.n_computed, budget)
             if n == 0:
                 break
-            assert request.sequence is not None
-            if not self._cache.reserve(request.sequence, n):
-                continue
-            chunks.append(ScheduledChunk(request, n))
-            budget -= n
-        return chunks
+            # A preempted request has no sequence; it may be one that was scheduled before.
+            if request.sequence is not None and self._make_room(request, n):
+                chunks.append(ScheduledChunk(request, n))
+                budget -= n
+        return [chunk for chunk in chunks if chunk.request.sequence is not None]
 
     def finish(self, request: Request, reason: str) -> None:
         """Take a request out, whatever state it is in, and give its blocks back."""
@@ -70,25 +72,49 @@ class Scheduler:
         if request.sequence is not None:
             self._cache.release(request.sequence)
             request.sequence = None
+            self._is_full = False
+
+    def _make_room(self, request: Request, n_tokens: int) -> bool:
+        """Reserve slots, preempting newer requests until there is room; False: it was the newest."""
+        assert request.sequence is not None
+        while not self._cache.reserve(request.sequence, n_tokens):
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is request:
+                return False
+        return True
+
+    def _preempt(self, request: Request) -> None:
+        assert request.sequence is not None
+        self.running.remove(request)
+        self._cache.release(request.sequence)
+        request.sequence = None
+        request.n_computed = 0
+        self.waiting.appendleft(request)
+        self.n_preemptions += 1
 
     def _admit(self) -> None:
-        while self.waiting and len(self.running) < self._max_num_seqs:
+        while self.waiting and len(self.running) < self._max_num_seqs and not self._is_full:
             request = self.waiting[0]
             prompt = request.tokens[: request.n_tokens]
             match = self._cache.match_prefix(prompt, request.max_total)
-            room = self._cache.reserve(match.sequence, 1)
+            # Room for all that is known, so that a long prompt is not admitted to be preempted.
+            room = self._cache.reserve(match.sequence, request.n_tokens - match.n_tokens)
             if not room:
                 self._cache.release(match.sequence)
                 if self.running:
-                    return  # room comes when one of them ends
+                    self._is_full = True  # room comes when one of them ends
+                    return
                 self._refuse(request, room.reason)
                 continue
             self.waiting.popleft()
             self.running.append(request)
             request.sequence = match.sequence
-            request.n_computed = request.cached_tokens = match.n_tokens
-            request.miss_reason = match.miss_reason
-            request.timings.started = time.perf_counter()
+            request.n_computed = match.n_tokens
+            if request.timings.started is None:  # else it resumes after a preemption
+                request.cached_tokens = match.n_tokens
+                request.miss_reason = match.miss_reason
+                request.timings.started = time.perf_counter()
 
     def _refuse(self, request: Request, reason: str) -> None:
         request.error = OutOfMemoryError(
