@@ -75,7 +75,7 @@ class Scheduler:
             self._is_full = False
 
     def _make_room(self, request: Request, n_tokens: int) -> bool:
-        """Reserve slots, preempting newer requests until there is room; False: it was the newest."""
+        """Reserve slots, preempting newer requests for them; False if it was the newest itself."""
         assert request.sequence is not None
         while not self._cache.reserve(request.sequence, n_tokens):
             victim = self.running[-1]
