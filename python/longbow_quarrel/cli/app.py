@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import typer
 
@@ -36,14 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(_app())
     # A list: called from Python with nothing, typer would read the arguments of the process.
     given = sys.argv[1:] if arguments is None else list(arguments)
+    code = _run(command, given)
+    if code == interrupt.EXIT_CODE and sys.stderr.isatty():
+        print(file=sys.stderr)  # the shell's prompt belongs on a line of its own
+    return code
+
+
+def _run(command: Any, arguments: list[str]) -> int:
     try:
         with interrupt.guard() as guard:
             code = command.main(
-                given, prog_name="longbow-quarrel", standalone_mode=False, obj=guard
+                arguments, prog_name="longbow-quarrel", standalone_mode=False, obj=guard
             )
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort):  # which of the two depends on typer's version
         return interrupt.EXIT_CODE
     except BrokenPipeError:
         _abandon_stdout()

@@ -106,15 +106,16 @@ def _plain(default: object) -> str:
 
 
 def _flag_type(field: FieldInfo) -> tuple[type, str | None]:
-    """What the flag is parsed as; the section checks the rest."""
+    """How the flag is parsed, which is hardly: the section checks it as it checks the file."""
     alternatives = _alternatives(field.annotation)
+    if bool in alternatives:
+        return bool, None
     choices = [c for a in alternatives if get_origin(a) is Literal for c in get_args(a)]
-    if any(field.metadata) and int in alternatives and "auto" in choices:
+    if int in alternatives and choices:
         return str, "SIZE"
-    for simple, metavar in ((bool, None), (int, "N"), (float, "X"), (Path, "PATH")):
-        if simple in alternatives:
-            return simple, metavar
-    return str, "|".join(choices) or "TEXT"
+    names = {int: "N", float: "X", Path: "PATH"}
+    metavar = next((names[a] for a in alternatives if a in names), "TEXT")
+    return str, "|".join(choices) or metavar
 
 
 def _alternatives(annotation: Any) -> list[Any]:

@@ -99,6 +99,7 @@ def chunk_losses(engine: Engine, chunk: NDArray[np.int32]) -> NDArray[np.float64
     tokenizer = engine.tokenizer
     computed = chunk[:-1].copy()  # nothing follows the last token, so its logits are not needed
     if tokenizer.add_bos:
+        assert tokenizer.bos_id is not None  # the tokenizer insists on it
         computed[0] = tokenizer.bos_id
     first = len(chunk) // 2
     losses = np.empty(len(computed) - first)
