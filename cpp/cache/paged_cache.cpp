@@ -94,6 +94,7 @@ PrefixMatch PagedCache::match_prefix(std::span<const TokenId> prompt, std::size_
   Sequence sequence;
   sequence.max_tokens = max_tokens;
   sequence.tables.resize(pools_.size());
+  std::vector<NodeId> held;
   std::string_view reason = "disabled";
   if (reuse_prefixes_) {
     const auto usable = usable_prefix(prompt, max_tokens);
@@ -107,8 +108,9 @@ PrefixMatch PagedCache::match_prefix(std::span<const TokenId> prompt, std::size_
     } else {
       reason = why_unknown(known.empty() ? kRootNode : known.back(), rest.first(block_size_));
     }
-    adopt(sequence, {known.begin(), known.begin() + static_cast<std::ptrdiff_t>(n_held)});
+    held.assign(known.begin(), known.begin() + static_cast<std::ptrdiff_t>(n_held));
   }
+  adopt(sequence, held);
   const std::size_t n_tokens = sequence.n_tokens;
   counts_.n_prefix_hit_tokens += n_tokens;
   const SequenceId id = open(std::move(sequence));
@@ -370,7 +372,7 @@ void PagedCache::release(SequenceId id) {
     for (; !blocks.empty(); blocks.pop_back())
       if (blocks.back() != kNoBlock) pools_[g].drop(blocks.back());
   }
-  if (reuse_prefixes_) index_.let_go(sequence.tip());
+  index_.let_go(sequence.tip());
   live_.erase(id);
   publish_stats();
 }
@@ -413,7 +415,7 @@ void PagedCache::check_invariants() const {
   std::vector<std::size_t> tips(index_.n_slots(), 0);
   for (const auto& [id, sequence] : live_) {
     check_sequence(sequence);
-    if (reuse_prefixes_) ++tips[static_cast<std::size_t>(sequence.tip())];
+    ++tips[static_cast<std::size_t>(sequence.tip())];
   }
   index_.check_invariants(tips);
   for (std::size_t g = 0; g < pools_.size(); ++g) {
