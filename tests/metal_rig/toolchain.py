@@ -77,8 +77,8 @@ def compiler_key() -> str:
 
 
 def cache_directory(*parts: str) -> Path:
-    """A folder below the rig's cache: QUARREL_RIG_CACHE, or the user's cache folder."""
-    base = os.environ.get("QUARREL_RIG_CACHE")
+    """A folder below the rig's cache: METAL_RIG_CACHE, or the user's cache folder."""
+    base = os.environ.get("METAL_RIG_CACHE")
     user = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(base or Path(user, "longbow-quarrel", "metal-rig"), *parts)
     folder.mkdir(parents=True, exist_ok=True)

@@ -60,11 +60,12 @@ std::string read_file(const std::string& path) {
 
 @implementation MTLCompileOptions {
 }
-@synthesize preprocessorMacros, fastMathEnabled, languageVersion;
+@synthesize preprocessorMacros, fastMathEnabled, mathMode, languageVersion;
 - (id)copyWithZone:(NSZone*)zone {
   MTLCompileOptions* copy = [[MTLCompileOptions alloc] init];
   copy.preprocessorMacros = self.preprocessorMacros;
   copy.fastMathEnabled = self.fastMathEnabled;
+  copy.mathMode = self.mathMode;
   copy.languageVersion = self.languageVersion;
   return copy;
 }

@@ -10,6 +10,7 @@ As a program: ``python -m metal_rig.lint.lint [FILE...]`` (default: all shaders)
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -22,7 +23,20 @@ from metal_rig.msl.lexer import Token, previous_index, significant, tokenize
 from metal_rig.shaders import shader_files, shader_source
 
 HERE = Path(__file__).parent
-_SCALARS = "bool char uchar short ushort int uint long ulong half bfloat float".split()
+_SCALARS = [
+    "bool",
+    "char",
+    "uchar",
+    "short",
+    "ushort",
+    "int",
+    "uint",
+    "long",
+    "ulong",
+    "half",
+    "bfloat",
+    "float",
+]
 _VECTORS = [f"{scalar}{n}" for scalar in _SCALARS for n in (2, 3, 4)]
 _SIZED = [f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 _BUILTIN_TYPES = {*_SCALARS, *_VECTORS, *_SIZED, "size_t", "void", "auto"}
@@ -86,7 +100,7 @@ def _declared_types(tokens: list[Token]) -> set[str]:
     """Names that the source makes types: structs, enums, aliases and template parameters."""
     names = set(_BUILTIN_TYPES)
     words = significant(tokens)
-    for before, name in zip(words, words[1:], strict=False):
+    for before, name in itertools.pairwise(words):
         if name.kind == "word" and before.text in ("struct", "class", "enum", "typename", "using"):
             names.add(name.text)
     return names
@@ -143,7 +157,7 @@ def _preprocessed(source: str) -> str:
         "c++",
         "-D__METAL_VERSION__=310",
     ]
-    text = subprocess.run(
+    return subprocess.run(
         [*command, "-"],
         input=f'#line 1 "source.metal"\n{source}',
         capture_output=True,
@@ -151,7 +165,6 @@ def _preprocessed(source: str) -> str:
         timeout=60,
         check=False,
     ).stdout
-    return text
 
 
 def lint(source: str) -> list[str]:

@@ -56,6 +56,16 @@ typedef NS_ENUM(NSUInteger, MTLLibraryError){
     MTLLibraryErrorCompileFailure = 3,   MTLLibraryErrorCompileWarning = 4,
     MTLLibraryErrorFunctionNotFound = 5, MTLLibraryErrorFileNotFound = 6,
 };
+typedef NS_ENUM(NSUInteger, MTLLanguageVersion){
+    MTLLanguageVersion3_0 = (3 << 16),
+    MTLLanguageVersion3_1 = (3 << 16) + 1,
+    MTLLanguageVersion3_2 = (3 << 16) + 2,
+};
+typedef NS_ENUM(NSInteger, MTLMathMode){
+    MTLMathModeSafe = 0,
+    MTLMathModeRelaxed = 1,
+    MTLMathModeFast = 2,
+};
 typedef NS_ENUM(NSInteger, MTLGPUFamily){
     MTLGPUFamilyApple7 = 1007,
     MTLGPUFamilyApple8 = 1008,
@@ -74,12 +84,14 @@ typedef void (^MTLCommandBufferHandler)(id<MTLCommandBuffer>);
 {
   NSDictionary *preprocessorMacros;
   BOOL fastMathEnabled;
-  NSUInteger languageVersion;
+  MTLMathMode mathMode;
+  MTLLanguageVersion languageVersion;
 }
 #endif
 @property(readwrite, nullable, copy, nonatomic) NSDictionary *preprocessorMacros;
 @property(readwrite, nonatomic) BOOL fastMathEnabled;
-@property(readwrite, nonatomic) NSUInteger languageVersion;
+@property(readwrite, nonatomic) MTLMathMode mathMode;  // macOS 15
+@property(readwrite, nonatomic) MTLLanguageVersion languageVersion;
 @end
 
 @interface MTLFunctionConstantValues : NSObject <NSCopying>
