@@ -131,7 +131,10 @@ void bind_sampler(nb::module_& m) {
           [](Sampler& self, const std::vector<std::int32_t>& token_ids) {
             for (const std::int32_t id : token_ids) self.accept(id);
           },
-          nb::arg("token_ids"), "accept() for each of these tokens, in their order.")
+          nb::arg("token_ids"),
+          nb::sig("def accept_all(self, token_ids: collections.abc.Sequence[int] | "
+                  "numpy.typing.NDArray[numpy.int32]) -> None"),
+          "accept() for each of these tokens, in their order.")
       .def(
           "sample",
           [](const Sampler& self, const LogitRow& logits, std::uint64_t position,

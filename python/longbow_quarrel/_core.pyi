@@ -525,7 +525,7 @@ class Sampler:
     def accept(self, token_id: int) -> None:
         """Remembers a token, of the prompt or sampled, for the penalties."""
 
-    def accept_all(self, token_ids: Sequence[int]) -> None:
+    def accept_all(self, token_ids: Sequence[int] | numpy.typing.NDArray[numpy.int32]) -> None:
         """accept() for each of these tokens, in their order."""
 
     def sample(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], position: int, workspace: SamplerWorkspace | None = None) -> SampledToken:
