@@ -125,7 +125,7 @@ def test_the_stub_header_is_read_completely() -> None:
     )
     n_properties = header.count("@property")
     n_writable = n_properties - header.count("@property(readonly)") - header.count(", readonly)")
-    n_methods = sum(line.startswith("- ") for line in header.splitlines())
+    n_methods = sum(line.startswith(("- ", "+ ")) for line in header.splitlines())
     assert sum(len(m) for m in interface.values()) == n_methods + n_properties + n_writable
 
 

@@ -30,6 +30,8 @@ NSError* run(RigDispatch* dispatch) {
   if (state().fails(RIG_FAULT_TIMEOUT))
     return error_of(*dispatch, MSL_TIMEOUT, "injected by a test");
   ++state().n_dispatches;
+  rig_capture_dispatch(dispatch->pipeline->_function->_kernel->name, dispatch->grid_threads,
+                       dispatch->threads);
   void* buffers[kNumBufferSlots] = {};
   for (NSUInteger i = 0; i < kNumBufferSlots; ++i) {
     RigArgument& argument = dispatch->arguments[i];

@@ -176,6 +176,40 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
   pipeline->_max_threads = state().max_threads;
   return pipeline;
 }
+- (id<MTLComputePipelineState>)
+    newComputePipelineStateWithDescriptor:(MTLComputePipelineDescriptor*)descriptor
+                                  options:(MTLPipelineOption)options
+                               reflection:(MTLAutoreleasedComputePipelineReflection*)reflection
+                                    error:(NSError**)error {
+  RigFunction* function = (RigFunction*)descriptor.computeFunction;
+  if (!function) {
+    state().violation("a pipeline descriptor without a computeFunction");
+    return nil;
+  }
+  bool found = false;
+  for (RigBinaryArchive* archive in descriptor.binaryArchives) {
+    found |= archive->_keys->count(*function->_key) > 0;
+  }
+  if (!found && (options & MTLPipelineOptionFailOnBinaryArchiveMiss)) {
+    if (error) {
+      *error = rig_error(MTLBinaryArchiveDomain, MTLBinaryArchiveErrorUnexpectedElement,
+                         "no archive has this pipeline");
+    }
+    return nil;
+  }
+  return [self newComputePipelineStateWithFunction:function error:error];
+}
+- (id<MTLBinaryArchive>)newBinaryArchiveWithDescriptor:(MTLBinaryArchiveDescriptor*)descriptor
+                                                 error:(NSError**)error {
+  return [[RigBinaryArchive alloc] initWithDescriptor:descriptor error:error];
+}
+- (id<MTLLibrary>)newLibraryWithURL:(NSURL*)url error:(NSError**)error {
+  if (error) {
+    *error = rig_error(MTLLibraryErrorDomain, MTLLibraryErrorUnsupported,
+                       "the rig compiles source only: it cannot run a .metallib");
+  }
+  return nil;
+}
 @end
 
 // Sends every class used on the queue's thread its first message here. gcc's runtime runs

@@ -51,6 +51,20 @@ int run_compiler(const std::vector<std::string>& arguments, const std::string& l
   return status;
 }
 
+// The compiler names a library by a hash of its source; constants follow in hexadecimal.
+std::string key_of(const std::string& path, const char* name, const ConstantMap& constants) {
+  std::string key = std::filesystem::path(path).stem().string() + " " + name;
+  char digits[8];
+  for (const auto& [index, bytes] : constants) {
+    key += " " + std::to_string(index) + "=";
+    for (char byte : bytes) {
+      snprintf(digits, sizeof digits, "%02x", static_cast<unsigned char>(byte));
+      key += digits;
+    }
+  }
+  return key;
+}
+
 std::string read_file(const std::string& path) {
   std::ifstream file(path);
   return {std::istreambuf_iterator<char>(file), {}};
@@ -122,6 +136,7 @@ static ConstantMap& constants_of(MTLFunctionConstantValues* values) {
   return _name;
 }
 - (void)dealloc {
+  delete _key;
   [_name release];
   [super dealloc];
 }
@@ -206,6 +221,7 @@ static ConstantMap& constants_of(MTLFunctionConstantValues* values) {
     RigFunction* function = [[RigFunction alloc] init];
     function->_kernel = kernel;
     function->_name = [name copy];
+    function->_key = new std::string(key_of(*_path, kernel->name, constants));
     return function;
   }
   if (error) {

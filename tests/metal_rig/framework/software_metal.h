@@ -44,6 +44,7 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
  @public
   const __msl_kernel* _kernel;
   NSString* _name;
+  std::string* _key;  // names the library, the function and its constants, in every process
 }
 @end
 
@@ -126,6 +127,19 @@ struct RigCommand {
 
 @interface RigDevice : NSObject <MTLDevice>
 @end
+
+@interface RigBinaryArchive : NSObject <MTLBinaryArchive> {
+ @public
+  std::set<std::string>* _keys;
+  NSString* _label;
+}
+// Reads the archive's file, if the descriptor names one.
+- (nullable instancetype)initWithDescriptor:(MTLBinaryArchiveDescriptor*)descriptor
+                                      error:(NSError**)error;
+@end
+
+// A capture notes what runs while it lasts.
+void rig_capture_dispatch(const std::string& kernel, const uint32_t* grid, const uint32_t* threads);
 
 // Queues a committed command buffer: one thread runs them in order.
 void rig_enqueue(RigCommandBuffer* commandBuffer);

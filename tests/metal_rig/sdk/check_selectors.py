@@ -50,7 +50,7 @@ def common_type(text: str) -> str:
     text = re.sub(r"\b(MTL|NS)(?=[A-Z])", "", text)
     text = re.sub(r"\s+", "", text)
     text = re.sub(r"^(CF)?TimeInterval$|^double$", "TimeInterval", text)
-    return {"bool": "BOOL", "uint64_t": "uint64_t"}.get(text, text)
+    return {"bool": "BOOL", "id": "Object*"}.get(text, text)
 
 
 def _uncommented(text: str) -> str:
@@ -64,7 +64,7 @@ def stub_interface(header: str) -> dict[str, set[Method]]:
     found: dict[str, set[Method]] = defaultdict(set)
     pattern = r"@(?:protocol|interface)\s+MTL(\w+)\s*(?::\s*\w+\s*)?(?:<[^>]*>)?([^;].*?)@end"
     for name, body in re.findall(pattern, header, flags=re.S):
-        for declaration in re.findall(r"^\s*-\s*(.*?);\n", body, flags=re.S | re.M):
+        for declaration in re.findall(r"^\s*[-+]\s*(.*?);\n", body, flags=re.S | re.M):
             found[name].add(_objc_method(declaration))
         for attributes, rest in re.findall(r"@property\((.*?)\)\s*(.*?);", body, flags=re.S):
             match = re.fullmatch(r"(.*?)(\w+)", rest.strip(), flags=re.S)

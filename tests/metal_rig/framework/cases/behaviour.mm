@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <fstream>
 #include <stdexcept>
 
 #include "cases.h"
@@ -245,6 +246,75 @@ void passes_macros() {
   CHECK(Fixture::at(x, 0) == 42);
 }
 
+struct TemporaryFile {
+  TemporaryFile() { close(mkstemp(path)); }
+  ~TemporaryFile() { unlink(path); }
+  NSURL* url() const { return [NSURL fileURLWithPath:[NSString stringWithUTF8String:path]]; }
+  char path[32] = "/tmp/metal-rig-case-XXXXXX";
+};
+
+// A pipeline of `scale` with this factor, which the archive must have.
+id<MTLComputePipelineState> archived(Fixture& f, id<MTLBinaryArchive> archive, uint32_t factor,
+                                     NSError** error) {
+  MTLComputePipelineDescriptor* descriptor = [[MTLComputePipelineDescriptor alloc] init];
+  MTLFunctionConstantValues* values = [[MTLFunctionConstantValues alloc] init];
+  [values setConstantValue:&factor type:MTLDataTypeUInt atIndex:0];
+  descriptor.computeFunction = [f.library newFunctionWithName:@"scale"
+                                               constantValues:values
+                                                        error:nullptr];
+  const id archives[] = {archive};
+  descriptor.binaryArchives = [NSArray arrayWithObjects:archives count:1];
+  if (!error) CHECK([archive addComputePipelineFunctionsWithDescriptor:descriptor error:nullptr]);
+  return [f.device newComputePipelineStateWithDescriptor:descriptor
+                                                 options:MTLPipelineOptionFailOnBinaryArchiveMiss
+                                              reflection:nullptr
+                                                   error:error];
+}
+
+void archives_pipelines() {
+  Fixture f;
+  TemporaryFile file;
+  NSError* error = nil;
+  MTLBinaryArchiveDescriptor* descriptor = [[MTLBinaryArchiveDescriptor alloc] init];
+  id<MTLBinaryArchive> archive = [f.device newBinaryArchiveWithDescriptor:descriptor error:&error];
+  CHECK(archived(f, archive, 3, nullptr) != nil);
+  CHECK([archive serializeToURL:file.url() error:&error]);
+  descriptor.url = file.url();
+  archive = [f.device newBinaryArchiveWithDescriptor:descriptor error:&error];
+  CHECK(archived(f, archive, 3, &error) != nil);
+  CHECK(archived(f, archive, 4, &error) == nil);
+  CHECK([error.domain isEqualToString:MTLBinaryArchiveDomain]);
+  descriptor.url = [NSURL fileURLWithPath:@"/nowhere"];
+  CHECK([f.device newBinaryArchiveWithDescriptor:descriptor error:&error] == nil);
+  CHECK(error.code == MTLBinaryArchiveErrorInvalidFile);
+  CHECK([f.device newLibraryWithURL:file.url() error:&error] == nil);
+  CHECK(error.code == MTLLibraryErrorUnsupported);
+}
+
+void captures_frames() {
+  Fixture f;
+  TemporaryFile file;
+  MTLCaptureManager* manager = [MTLCaptureManager sharedCaptureManager];
+  CHECK([manager supportsDestination:MTLCaptureDestinationGPUTraceDocument]);
+  MTLCaptureDescriptor* descriptor = [[MTLCaptureDescriptor alloc] init];
+  descriptor.destination = MTLCaptureDestinationGPUTraceDocument;
+  NSError* error = nil;
+  CHECK(![manager startCaptureWithDescriptor:descriptor error:&error] && error != nil);
+  descriptor.captureObject = f.queue;
+  descriptor.outputURL = file.url();
+  CHECK([manager startCaptureWithDescriptor:descriptor error:&error]);
+  CHECK(manager.isCapturing);
+  CHECK(![manager startCaptureWithDescriptor:descriptor error:&error]);
+  run_one(f, "scale", f.buffer());
+  [manager stopCapture];
+  CHECK(!manager.isCapturing);
+  run_one(f, "scale", f.buffer());
+  std::ifstream trace(file.path);
+  std::string line;
+  CHECK(std::getline(trace, line) && line == "scale 64x1x1 / 32x1x1");
+  CHECK(!std::getline(trace, line));
+}
+
 // C++ exceptions pass through Objective-C++ frames, and release what ARC holds on their way.
 void throws_cpp_exceptions() {
   Fixture f;
@@ -343,8 +413,8 @@ int main(int argc, char** argv) {
        CASE(retains_buffers_until_completion), CASE(leaks_nothing), CASE(borrows_memory),
        CASE(reports_out_of_bounds), CASE(reports_timeout), CASE(injects_gpu_faults),
        CASE(injects_allocation_failures), CASE(injects_compile_failures),
-       CASE(reports_compile_errors), CASE(passes_macros), CASE(throws_cpp_exceptions),
-       CASE(reports_hazards), CASE(sees_no_hazard_without_one),
-       CASE(reverses_dispatches_between_barriers)},
+       CASE(reports_compile_errors), CASE(passes_macros), CASE(archives_pipelines),
+       CASE(captures_frames), CASE(throws_cpp_exceptions), CASE(reports_hazards),
+       CASE(sees_no_hazard_without_one), CASE(reverses_dispatches_between_barriers)},
       argc, argv);
 }

@@ -56,6 +56,20 @@ typedef NS_ENUM(NSUInteger, MTLLibraryError){
     MTLLibraryErrorCompileFailure = 3,   MTLLibraryErrorCompileWarning = 4,
     MTLLibraryErrorFunctionNotFound = 5, MTLLibraryErrorFileNotFound = 6,
 };
+typedef NS_OPTIONS(NSUInteger, MTLPipelineOption){
+    MTLPipelineOptionNone = 0,
+    MTLPipelineOptionFailOnBinaryArchiveMiss = 1 << 2,
+};
+typedef NS_ENUM(NSInteger, MTLCaptureDestination){
+    MTLCaptureDestinationDeveloperTools = 1,
+    MTLCaptureDestinationGPUTraceDocument = 2,
+};
+typedef NS_ENUM(NSUInteger, MTLBinaryArchiveError){
+    MTLBinaryArchiveErrorNone = 0,
+    MTLBinaryArchiveErrorInvalidFile = 1,
+    MTLBinaryArchiveErrorUnexpectedElement = 2,
+    MTLBinaryArchiveErrorCompilationFailure = 3,
+};
 typedef NS_ENUM(NSUInteger, MTLLanguageVersion){
     MTLLanguageVersion3_0 = (3 << 16),
     MTLLanguageVersion3_1 = (3 << 16) + 1,
@@ -74,8 +88,11 @@ typedef NS_ENUM(NSInteger, MTLGPUFamily){
 };
 MTL_EXTERN NSString *const MTLCommandBufferErrorDomain;
 MTL_EXTERN NSString *const MTLLibraryErrorDomain;
+MTL_EXTERN NSString *const MTLBinaryArchiveDomain;
 
 @protocol MTLDevice, MTLCommandBuffer, MTLComputeCommandEncoder;
+@class MTLComputePipelineReflection;
+typedef MTLComputePipelineReflection *MTLAutoreleasedComputePipelineReflection;
 typedef void (^MTLCommandBufferHandler)(id<MTLCommandBuffer>);
 
 // Instance variables stand here because the gcc runtime's ABI wants them in the interface.
@@ -124,6 +141,41 @@ typedef void (^MTLCommandBufferHandler)(id<MTLCommandBuffer>);
 - (nullable id<MTLFunction>)newFunctionWithName:(NSString *)name
                                  constantValues:(MTLFunctionConstantValues *)values
                                           error:(NSError *_Nullable *_Nullable)error;
+@end
+
+@protocol MTLBinaryArchive;
+@interface MTLComputePipelineDescriptor : NSObject <NSCopying>
+#ifndef __APPLE__
+{
+  NSString *label;
+  id<MTLFunction> computeFunction;
+  BOOL threadGroupSizeIsMultipleOfThreadExecutionWidth;
+  NSUInteger maxTotalThreadsPerThreadgroup;
+  NSArray *binaryArchives;
+}
+#endif
+@property(nullable, copy, nonatomic) NSString *label;
+@property(nullable, readwrite, nonatomic, strong) id<MTLFunction> computeFunction;
+@property(readwrite, nonatomic) BOOL threadGroupSizeIsMultipleOfThreadExecutionWidth;
+@property(readwrite, nonatomic) NSUInteger maxTotalThreadsPerThreadgroup;
+@property(nullable, readwrite, nonatomic, copy) NSArray *binaryArchives;
+@end
+
+@interface MTLBinaryArchiveDescriptor : NSObject <NSCopying>
+#ifndef __APPLE__
+{
+  NSURL *url;
+}
+#endif
+@property(nullable, readwrite, nonatomic, copy) NSURL *url;
+@end
+
+// Compiled pipelines, kept in a file.
+@protocol MTLBinaryArchive <NSObject>
+@property(nullable, copy, atomic) NSString *label;
+- (BOOL)addComputePipelineFunctionsWithDescriptor:(MTLComputePipelineDescriptor *)descriptor
+                                            error:(NSError *_Nullable *_Nullable)error;
+- (BOOL)serializeToURL:(NSURL *)url error:(NSError *_Nullable *_Nullable)error;
 @end
 
 @protocol MTLComputePipelineState <NSObject>
@@ -199,9 +251,43 @@ typedef void (^MTLCommandBufferHandler)(id<MTLCommandBuffer>);
 - (nullable id<MTLLibrary>)newLibraryWithSource:(NSString *)source
                                         options:(nullable MTLCompileOptions *)options
                                           error:(NSError *_Nullable *_Nullable)error;
+// A .metallib made by Xcode's metal compiler.
+- (nullable id<MTLLibrary>)newLibraryWithURL:(NSURL *)url
+                                       error:(NSError *_Nullable *_Nullable)error;
+- (nullable id<MTLBinaryArchive>)
+    newBinaryArchiveWithDescriptor:(MTLBinaryArchiveDescriptor *)descriptor
+                             error:(NSError *_Nullable *_Nullable)error;
 - (nullable id<MTLComputePipelineState>)
     newComputePipelineStateWithFunction:(id<MTLFunction>)function
                                   error:(NSError *_Nullable *_Nullable)error;
+- (nullable id<MTLComputePipelineState>)
+    newComputePipelineStateWithDescriptor:(MTLComputePipelineDescriptor *)descriptor
+                                  options:(MTLPipelineOption)options
+                               reflection:
+                                   (MTLAutoreleasedComputePipelineReflection *_Nullable)reflection
+                                    error:(NSError *_Nullable *_Nullable)error;
+@end
+
+@interface MTLCaptureDescriptor : NSObject <NSCopying>
+#ifndef __APPLE__
+{
+  id captureObject;
+  MTLCaptureDestination destination;
+  NSURL *outputURL;
+}
+#endif
+@property(nullable, readwrite, nonatomic, strong) id captureObject;  // a device or queue
+@property(readwrite, nonatomic) MTLCaptureDestination destination;
+@property(nullable, readwrite, nonatomic, copy) NSURL *outputURL;
+@end
+
+@interface MTLCaptureManager : NSObject
++ (MTLCaptureManager *)sharedCaptureManager;
+- (BOOL)supportsDestination:(MTLCaptureDestination)destination;
+- (BOOL)startCaptureWithDescriptor:(MTLCaptureDescriptor *)descriptor
+                             error:(NSError *_Nullable *_Nullable)error;
+- (void)stopCapture;
+@property(readonly) BOOL isCapturing;
 @end
 
 MTL_EXTERN __attribute__((ns_returns_retained)) id<MTLDevice> _Nullable
