@@ -1,0 +1,164 @@
+"""A naive twin of the KV cache, for hypothesis: a dictionary holds what each slot contains.
+
+What K and V of a token hold depends on all tokens up to it, so the twin's content of a position is
+the text up to there. Device memory is a dictionary from (group, slot) to content: a step's writes
+and the cache's block copies change it, and whatever a sequence may see must be its own text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from longbow_quarrel import _core
+
+Content = tuple[int, ...]
+
+
+@dataclass
+class TwinSequence:
+    id: int
+    max_tokens: int
+    tokens: list[int] = field(default_factory=list)
+
+
+class Twin:
+    def __init__(self, cache: _core.KVCache, n_blocks: list[int]):
+        self.cache = cache
+        self.n_blocks = n_blocks
+        self.memory: dict[tuple[int, int], Content] = {}
+        self.sequences: list[TwinSequence] = []
+        self.published: set[Content] = set()
+
+    def open(self, prompt: list[int], max_tokens: int) -> TwinSequence:
+        match = self.cache.match_prefix(np.array(prompt, np.int32), max_tokens)
+        assert 0 <= match.n_tokens < max(len(prompt), 1)
+        assert match.miss_reason != ""
+        sequence = TwinSequence(match.sequence, max_tokens, prompt[: match.n_tokens])
+        self.sequences.append(sequence)
+        self.check_longest(prompt, max_tokens, match)
+        return sequence
+
+    def check_longest(self, prompt: list[int], max_tokens: int, match: _core.PrefixMatch) -> None:
+        """While nothing was evicted, a cache that keeps everything finds every published text."""
+        keeps_all = all(self.cache.group_spec(g)[0] == 0 for g in range(self.cache.n_groups))
+        is_paged = self.cache.strategy == "paged"
+        if not (is_paged and keeps_all) or match.miss_reason == "disabled":
+            return
+        if self.cache.stats().n_evicted_blocks > 0:
+            assert match.miss_reason != "window_lost"
+            return
+        size = self.cache.block_size
+        n = 0
+        limit = min(len(prompt) - 1, max_tokens)
+        while n + size <= limit and tuple(prompt[: n + size]) in self.published:
+            n += size
+        assert match.n_tokens == n, (match.n_tokens, n, match.miss_reason)
+
+    def reserve(self, sequence: TwinSequence, n: int) -> bool:
+        before = self.cache.block_tables(sequence.id)
+        room = self.cache.reserve(sequence.id, n)
+        too_long = len(sequence.tokens) + n > sequence.max_tokens
+        assert bool(room) == (room.reason == "")
+        assert too_long == (room.reason == "sequence_full")
+        if not room:
+            assert self.cache.block_tables(sequence.id) == before
+        if room.reason == "no_free_blocks" and self.cache.strategy != "contiguous":
+            self.check_refusal(sequence, n)
+        return bool(room)
+
+    def check_refusal(self, sequence: TwinSequence, n: int) -> None:
+        """Out of blocks only when some group really lacks them."""
+        size = self.cache.block_size
+        end = -(-(len(sequence.tokens) + n) // size)
+        lacking = False
+        for group, table in enumerate(self.cache.block_tables(sequence.id)):
+            used = {
+                block
+                for other in self.sequences
+                for block in self.cache.block_tables(other.id)[group]
+                if block >= 0
+            }
+            wanted = max(end - len(table), 0)
+            copies = len(sequence.tokens) % size != 0
+            lacking |= wanted + copies > self.n_blocks[group] - len(used)
+        assert lacking
+
+    def compute(self, parts: list[tuple[TwinSequence, list[int]]], *, succeeds: bool) -> None:
+        self.apply_copies()
+        for sequence, tokens in parts:
+            tables = self.cache.block_tables(sequence.id)
+            text = tuple(sequence.tokens)
+            for token in tokens:
+                text += (token,)
+                for group in range(len(tables)):
+                    slot = self.slot(tables[group], len(text) - 1)
+                    assert slot is not None
+                    self.memory[group, slot] = text if succeeds else ()
+        if succeeds:
+            for sequence, tokens in parts:
+                self.commit(sequence, tokens)
+
+    def commit(self, sequence: TwinSequence, tokens: list[int]) -> None:
+        self.cache.commit(sequence.id, np.array(tokens, np.int32))
+        sequence.tokens += tokens
+        size = self.cache.block_size
+        for end in range(size, len(sequence.tokens) + 1, size):
+            self.published.add(tuple(sequence.tokens[:end]))
+
+    def fork(self, parent: TwinSequence) -> TwinSequence | None:
+        fork = self.cache.fork(parent.id)
+        if not fork.reservation:
+            assert self.cache.strategy == "contiguous"  # elsewhere a fork takes no blocks
+            return None
+        child = TwinSequence(fork.sequence, parent.max_tokens, list(parent.tokens))
+        self.sequences.append(child)
+        return child
+
+    def trim(self, sequence: TwinSequence, n: int) -> None:
+        held = self.cache.trim(sequence.id, n)
+        assert 0 <= held <= n
+        if all(self.cache.group_spec(g)[0] == 0 for g in range(self.cache.n_groups)):
+            assert held == n
+        del sequence.tokens[held:]
+
+    def release(self, sequence: TwinSequence) -> None:
+        self.cache.release(sequence.id)
+        self.sequences.remove(sequence)
+
+    def slot(self, table: list[int], position: int) -> int | None:
+        block, offset = divmod(position, self.cache.block_size)
+        if block >= len(table) or table[block] < 0:
+            return None
+        return table[block] * self.cache.block_size + offset
+
+    def apply_copies(self) -> None:
+        size = self.cache.block_size
+        for group, source, target in self.cache.take_copies():
+            for i in range(size):
+                content = self.memory.get((group, source * size + i), ())
+                self.memory[group, target * size + i] = content
+
+    def check(self) -> None:
+        self.cache.check_invariants()
+        self.apply_copies()
+        for sequence in self.sequences:
+            self.check_contents(sequence)
+        stats = self.cache.stats()
+        assert stats.n_sequences == len(self.sequences)
+        assert stats.n_blocks == sum(self.n_blocks)
+        assert stats.n_used_blocks + stats.n_cached_blocks <= stats.n_blocks
+
+    def check_contents(self, sequence: TwinSequence) -> None:
+        tables = self.cache.block_tables(sequence.id)
+        n = self.cache.n_tokens(sequence.id)
+        assert n == len(sequence.tokens)
+        for group, table in enumerate(tables):
+            window, sinks = self.cache.group_spec(group)
+            for position in range(n):
+                if window and n - position >= window and position >= sinks:
+                    continue
+                slot = self.slot(table, position)
+                assert slot is not None, (group, position)
+                assert self.memory[group, slot] == tuple(sequence.tokens[: position + 1])
