@@ -7,6 +7,7 @@ ABI, tied to the same gcc runtime by arc_bridge.c.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -80,6 +81,13 @@ def build_program(source: Path) -> Path:
     return toolchain.build(source.stem, command, [source, *headers, HERE / "rig_control.h"])
 
 
+def cmake_description() -> str:
+    """What rig.cmake reads: compiler, compile flags and libraries, a line each, as CMake lists."""
+    compiler = shutil.which(toolchain.clangxx())
+    lines = [str(compiler), ";".join(product_compile_flags()), ";".join(product_link_flags())]
+    return "\n".join(lines) + "\n"
+
+
 def _objc_libraries() -> list[str]:
     return [
         "-lgnustep-base",
@@ -89,3 +97,10 @@ def _objc_libraries() -> list[str]:
         "-lpthread",
         "-ldl",
     ]
+
+
+if __name__ == "__main__":
+    problem = toolchain.why_not(toolchain.FRAMEWORK_PACKAGES)
+    if problem:
+        sys.exit(problem)
+    sys.stdout.write(cmake_description())
