@@ -108,6 +108,15 @@ def test_simdgroup_matrices(library: Library, kernel: str, dtype: type | None) -
     assert np.array_equal(out, a @ b.T + 1)
 
 
+def test_matrices(library: Library) -> None:
+    columns = np.arange(6, dtype=np.float32).reshape(3, 2)
+    v = np.array([1, -2, 3, 0], np.float32)  # float3 takes the room of four
+    out = np.zeros((2, 2), np.float32)
+    run_kernel(library, "matrices", [out, columns, v], threadgroups=[1], threads=[1])
+    m = 2 * columns.T + np.eye(2, 3, dtype=np.float32)
+    assert np.array_equal(out, [m @ v[:3], [m[0, 1], m[1, 2]]])
+
+
 def test_atomics(library: Library) -> None:
     values = np.random.default_rng(3).integers(0, 4, 4096).astype(np.uint32)
     bins = np.zeros(4, np.uint32)

@@ -81,6 +81,15 @@ template [[host_name("matrix_product_f16")]] kernel void matrix_product<half>(
 template [[host_name("matrix_product_bf16")]] kernel void matrix_product<bfloat>(
     device const bfloat*, device const bfloat*, device float*);
 
+// columns: [3] float2, v: float3 -> (2 M + I) v, by way of half.
+kernel void matrices(device float2* out [[buffer(0)]], device const float2* columns [[buffer(1)]],
+                     device const float3* v [[buffer(2)]]) {
+  const float3x2 m = float3x2(columns[0], columns[1], columns[2]);
+  const float3x2 sum = float3x2(half3x2(m)) * 2.0f + float3x2(1.0f);
+  out[0] = sum * v[0];
+  out[1] = float2(sum[1][0], sum[2][1]);
+}
+
 kernel void histogram(device atomic_uint* bins [[buffer(0)]], device const uint* in [[buffer(1)]],
                       uint i [[thread_position_in_grid]]) {
   atomic_fetch_add_explicit(&bins[in[i]], 1u, memory_order_relaxed);
