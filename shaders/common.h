@@ -4,13 +4,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
-// Lanes of a simdgroup, on every Apple GPU.
-constant constexpr uint kSimdWidth = 32;
 // The most simdgroups that a threadgroup can have (1024 threads).
 constant constexpr uint kMaxSimdgroups = 32;
 
-// The sum over a threadgroup, given to every thread. `partial` has one element per simdgroup. Adds
-// the simdgroups' sums in ascending order, so the result depends on the threadgroup's size alone.
+// The sum over a threadgroup, given to every thread. Adds the simdgroups' sums in ascending order, so
+// the result depends on the threadgroup's size alone. `partial` has one element per simdgroup; it may
+// be used again only after another barrier.
 inline float threadgroup_sum(float value, threadgroup float* partial, uint lane, uint simdgroup,
                              uint n_simdgroups) {
   const float sum = simd_sum(value);

@@ -107,6 +107,12 @@ def test_function_constants() -> None:
     assert "__msl_defined_N ? N : 0" in words(out.text)
 
 
+def test_literals_are_floats() -> None:
+    source = "x = 0.5 + 1. + .25e-3 + 1e3 + 2.0f + 1.0h + 3 + 0x1e3 + 7u + a.x1;"
+    want = "x = 0.5f + 1.f + .25e-3f + 1e3f + 2.0f + 1.0h + 3 + 0x1e3 + 7u + a.x1;"
+    assert rewritten(source).text == want
+
+
 def test_line_numbers_stay() -> None:
     source = (
         "\n\nconstant uint N [[function_constant(3)]];\n\n  kernel void k(\n device int* a) {}\n"

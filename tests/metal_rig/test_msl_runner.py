@@ -38,6 +38,7 @@ def zeros(n: int) -> np.ndarray:
         ("two_barriers", [zeros(96)], 96, runner.DivergentFlow, "different threadgroup_barriers"),
         ("divergent_simd", [zeros(64)], 64, runner.DivergentFlow, "only part"),
         ("divergent_helper", [zeros(64)], 64, runner.DivergentFlow, "only part"),
+        ("divergent_loop", [zeros(64)], 64, runner.DivergentFlow, "only part"),
         ("early_return", [zeros(32)], 32, runner.DivergentFlow, "only part"),
         ("write_past_end", [zeros(64)], 64, runner.OutOfBounds, "byte 256 of a buffer of 256"),
         ("write_past_end", [zeros(63)], 63, runner.OutOfBounds, "next to a buffer of 252"),

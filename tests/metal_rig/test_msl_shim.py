@@ -108,6 +108,12 @@ def test_simdgroup_matrices(library: Library, kernel: str, dtype: type | None) -
     assert np.array_equal(out, a @ b.T + 1)
 
 
+def test_there_is_no_double(library: Library) -> None:
+    out = np.zeros(1, np.uint32)
+    run_kernel(library, "literals", [out], threadgroups=[1], threads=[1])
+    assert out[0] == 4
+
+
 def test_matrices(library: Library) -> None:
     columns = np.arange(6, dtype=np.float32).reshape(3, 2)
     v = np.array([1, -2, 3, 0], np.float32)  # float3 takes the room of four

@@ -27,7 +27,6 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
     [self release];
     return nil;
   }
-  memset(_contents, 0, length);
   [self countedWithLength:length];
   return self;
 }

@@ -124,8 +124,6 @@ def compile_metal(
 
 def _compile_cpp(cpp: Path, library: Path, target: Target, flags: list[str]) -> None:
     language = [
-        "-Xclang",
-        "-cl-single-precision-constant",  # Metal has no double
         "-ffp-contract=off",
         "-fno-exceptions",
         "-fno-rtti",

@@ -3,6 +3,7 @@
 * ``device`` and ``thread`` vanish, ``constant`` becomes ``const``, ``[[...]]`` is read and dropped.
 * ``threadgroup T x[N];`` becomes storage of the target, announced to its runtime.
 * ``constant T NAME [[function_constant(i)]];`` becomes a constant read when the library is loaded.
+* Literals without a suffix get an ``f``: Metal has no double.
 * ``kernel`` definitions and explicit instantiations are recorded, with a slot for each parameter.
 
 Line markers stay, so that the compiler's messages point into the .metal file.
@@ -46,6 +47,9 @@ SLOT_KINDS = (
 )
 _ALIASES = {"thread_execution_width": "threads_per_simdgroup"}
 _ERASED = {"device", "thread"}
+# An unsuffixed literal: a double in C++, a float in Metal. (clang's -cl-single-precision-constant
+# forgets about it when it instantiates a template.)
+_DOUBLE = re.compile(r"(\d+\.\d*|\.\d+)([eE][+-]?\d+)?|\d+[eE][+-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,9 @@ class Rewriter:
                 return handler(i)
             if token.text in _ERASED:
                 return i + 1
+        if token.kind == "number" and _DOUBLE.fullmatch(token.text):
+            self.output.append(f"{token.text}f")
+            return i + 1
         self.depth += {"{": 1, "}": -1}.get(token.text, 0)
         self.output.append(token.text)
         return i + 1

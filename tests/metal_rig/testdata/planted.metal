@@ -53,6 +53,13 @@ kernel void divergent_helper(device uint* out [[buffer(0)]],
   out[i] = x;
 }
 
+kernel void divergent_loop(device uint* out [[buffer(0)]],
+                           uint i [[thread_index_in_threadgroup]]) {
+  uint x = i;
+  for (uint k = 0; k <= i % 2; ++k) x = simd_max(x);
+  out[i] = x;
+}
+
 kernel void early_return(device uint* out [[buffer(0)]],
                          uint i [[thread_index_in_threadgroup]]) {
   if (i == 5) return;

@@ -81,6 +81,13 @@ template [[host_name("matrix_product_f16")]] kernel void matrix_product<half>(
 template [[host_name("matrix_product_bf16")]] kernel void matrix_product<bfloat>(
     device const bfloat*, device const bfloat*, device float*);
 
+// The size of a product with an unsuffixed literal, inside of a template.
+template <typename T>
+static uint literal_size(T x) {
+  return sizeof(0.5 * x);
+}
+kernel void literals(device uint* out [[buffer(0)]]) { out[0] = literal_size(1.0f); }
+
 // columns: [3] float2, v: float3 -> (2 M + I) v, by way of half.
 kernel void matrices(device float2* out [[buffer(0)]], device const float2* columns [[buffer(1)]],
                      device const float3* v [[buffer(2)]]) {

@@ -6,6 +6,7 @@
 // barrier came between. Order inside a threadgroup is not looked at here (lane orders show it).
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -18,16 +19,20 @@ namespace {
 
 constexpr size_t kGranule = 4;
 
-struct Shadow {
-  uint32_t writer = 0;
-  uint32_t readers[2] = {0, 0};  // the two last different ones
+struct Shadow {  // starts as zeros: nobody
+  uint32_t writer;
+  uint32_t readers[2];  // the two last different ones
+};
+// Allocated by calloc: of a large buffer only the part that is used takes memory.
+struct Free {
+  void operator()(Shadow* shadows) const { free(shadows); }
 };
 
 struct Watched {
   const char* begin;
   size_t n_bytes;
   uint32_t first_after_barrier;
-  std::unique_ptr<Shadow[]> shadows;
+  std::unique_ptr<Shadow[], Free> shadows;
 };
 
 struct Checker {
@@ -118,7 +123,8 @@ void msl_watch(const void* address, size_t n_bytes) {
   std::lock_guard lock(c.mutex);
   const auto* begin = static_cast<const char*>(address);
   const size_t n_granules = (n_bytes + msl::kGranule - 1) / msl::kGranule;
-  c.watched[begin] = {begin, n_bytes, c.agent + 1, std::make_unique<msl::Shadow[]>(n_granules)};
+  auto* shadows = static_cast<msl::Shadow*>(calloc(n_granules, sizeof(msl::Shadow)));
+  c.watched[begin] = msl::Watched{begin, n_bytes, c.agent + 1, {shadows, msl::Free{}}};
 }
 
 void msl_unwatch(const void* address) {
