@@ -85,6 +85,17 @@ def assert_terminal_is_sane(seen: bytes) -> None:
     assert seen.rfind(b"\x1b[?25l") <= seen.rfind(b"\x1b[?25h")  # a hidden cursor is shown again
 
 
+def test_while_starting(start: Start) -> None:
+    for seconds in (0.1, 0.15, 0.2, 0.25):
+        process = start("models")
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+        if b"longbow_quarrel" in err or process.returncode >= 0:  # else Python itself was starting
+            assert process.returncode in (0, INTERRUPTED)
+            assert err.strip() == b""
+
+
 def test_while_generating(start: Start, llama3: Path) -> None:
     process = start("generate", "Hi", "-m", llama3, *LONG)
     assert process.stdout is not None

@@ -67,6 +67,11 @@ def test_standard_input_that_is_no_text(process: Run, llama3: Path, tmp_path: Pa
         check(process("generate", "-m", llama3, stdin=stdin), 2, "UTF-8", "byte 2")
 
 
+def test_arguments_that_are_no_text(cli: Run, llama3: Path) -> None:
+    check(cli("generate", "a\udcff", "-m", llama3), 2, "prompt", "UTF-8", "character 1")
+    check(cli("chat", "--system", "\udcff", "-m", llama3), 2, "--system", "UTF-8")
+
+
 def test_unknown_command(cli: Run) -> None:
     check(cli("generat", "Hi"), 2, "generat", "longbow-quarrel --help")
 

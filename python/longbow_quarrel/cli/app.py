@@ -26,24 +26,21 @@ WRONG_USAGE = 2
 _COMMANDS = (generate, chat, info, models, pull, perplexity)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; ``arguments`` are those of the process when None.
-
-    Returns the exit code.
-    """
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; see :func:`longbow_quarrel.cli.main`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a model's text must not fail in a C locale
     command = typer.main.get_command(_app())
     # A list: called from Python with nothing, typer would read the arguments of the process.
     given = sys.argv[1:] if arguments is None else list(arguments)
-    code = _run(command, given)
+    code = _invoke(command, given)
     if code == interrupt.EXIT_CODE and sys.stderr.isatty():
         print(file=sys.stderr)  # the shell's prompt belongs on a line of its own
     return code
 
 
-def _run(command: Any, arguments: list[str]) -> int:
+def _invoke(command: Any, arguments: list[str]) -> int:
     try:
         with interrupt.guard() as guard:
             code = command.main(

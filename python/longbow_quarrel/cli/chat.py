@@ -11,7 +11,7 @@ import typer
 
 from longbow_quarrel.cli import loading, report
 from longbow_quarrel.cli.interrupt import InterruptGuard
-from longbow_quarrel.cli.options import Flags, configured
+from longbow_quarrel.cli.options import Flags, checked_text, configured
 from longbow_quarrel.config import EngineConfig, GenerationConfig, SourceConfig
 from longbow_quarrel.errors import ContextLengthError, UsageError
 
@@ -39,6 +39,8 @@ def chat(
     /reset starts over, /exit or Ctrl-D leaves, Ctrl-C interrupts an answer. Answers have up to
     1024 tokens unless max_tokens is set. What was computed for earlier turns is reused.
     """
+    if system is not None:
+        checked_text(system, "--system")
     generation = flags.load(GenerationConfig)
     config = flags.load(EngineConfig)
     source = flags.load(SourceConfig)

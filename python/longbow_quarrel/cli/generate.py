@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longbow_quarrel.cli import loading, report
-from longbow_quarrel.cli.options import Flags, configured
+from longbow_quarrel.cli.options import Flags, checked_text, configured
 from longbow_quarrel.config import EngineConfig, GenerationConfig, SourceConfig
 from longbow_quarrel.errors import UsageError
 
@@ -48,7 +48,9 @@ def generate(
     """
     if raw and system is not None:
         raise UsageError("--system needs the model's template; leave out --raw or --system.")
-    text = _read_prompt(prompt)
+    text = checked_text(_read_prompt(prompt), "The prompt")
+    if system is not None:
+        checked_text(system, "--system")
     generation = flags.load(GenerationConfig)
     config = flags.load(EngineConfig)
     source = flags.load(SourceConfig)

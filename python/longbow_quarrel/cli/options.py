@@ -18,6 +18,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from longbow_quarrel.config import EngineConfig, GenerationConfig, SourceConfig
+from longbow_quarrel.errors import UsageError
 
 Section = type[EngineConfig] | type[GenerationConfig] | type[SourceConfig]
 Loaded = TypeVar("Loaded", EngineConfig, GenerationConfig, SourceConfig)
@@ -89,6 +90,19 @@ def configured(
 def flag_names(field_name: str) -> tuple[str, ...]:
     """How the flag of a configuration field is written."""
     return _NAMES.get(field_name, ("--" + field_name.replace("_", "-"),))
+
+
+def checked_text(text: str, what: str) -> str:
+    """``text`` itself, if the bytes on the command line were UTF-8.
+
+    Raises:
+        UsageError: they were not.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise UsageError(f"{what} is no UTF-8 text (character {e.start}); convert it.") from None
+    return text
 
 
 def _option(name: str, field: FieldInfo) -> Any:
