@@ -118,6 +118,7 @@ bool ContiguousCache::give_run(Sequence& sequence) {
     first = free_.allocate(n);
   }
   if (!first) return false;
+  sequence.tokens.reserve(sequence.max_tokens);  // decode steps do not allocate
   sequence.blocks.resize(n);
   for (std::size_t i = 0; i < n; ++i) sequence.blocks[i] = static_cast<BlockId>(*first + i);
   return true;

@@ -44,6 +44,7 @@ PagedCache::PagedCache(PagedConfig raw)
   for (std::size_t g = 0; g < raw.groups.size(); ++g) {
     pools_.emplace_back(g, raw.groups[g], raw.n_blocks[g], raw.policies[g], index_);
     counts_.n_blocks += raw.n_blocks[g];
+    largest_pool_ = std::max(largest_pool_, raw.n_blocks[g]);
   }
   publish_stats();
 }
@@ -62,13 +63,12 @@ const PagedCache::Sequence& PagedCache::live(SequenceId id) const {
 
 SequenceId PagedCache::open(Sequence sequence) {
   const SequenceId id{next_id_++};
-  // Room up front, so that a decode step does not allocate: no sequence outgrows its pools, but
-  // for windowed groups, whose tables also have entries for what is gone.
-  const std::size_t n = blocks_for(sequence.max_tokens, block_size_);
-  for (std::size_t g = 0; g < pools_.size(); ++g)
-    sequence.tables[g].blocks.reserve(std::min(n, pools_[g].n_blocks()));
+  // Room up front, so that decode steps do not allocate; but not for a max_tokens that no pool
+  // could hold.
+  const std::size_t n = std::min(blocks_for(sequence.max_tokens, block_size_), largest_pool_);
+  for (Table& table : sequence.tables) table.blocks.reserve(n);
   if (reuse_prefixes_) {
-    sequence.path.reserve(std::min(n, pools_[0].n_blocks()));
+    sequence.path.reserve(n);
     sequence.tail.reserve(block_size_);
   }
   live_.emplace(id, std::move(sequence));

@@ -20,7 +20,7 @@ namespace quarrel {
 
 struct PagedConfig {
   std::vector<GroupSpec> groups;
-  std::size_t block_size;             // tokens
+  std::size_t block_size = 0;         // tokens
   std::vector<std::size_t> n_blocks;  // [n_groups]
   bool reuse_prefixes = true;
   std::uint64_t fingerprint = 0;  // of what K and V depend on beside the tokens
@@ -88,6 +88,7 @@ class PagedCache : public KVCache {
 
   const std::size_t block_size_;
   const bool reuse_prefixes_;
+  std::size_t largest_pool_ = 0;  // blocks
   PrefixIndex index_;
   std::vector<BlockPool> pools_;  // [n_groups]
   std::unordered_map<SequenceId, Sequence> live_;

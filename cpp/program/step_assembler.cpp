@@ -8,24 +8,25 @@
 namespace quarrel {
 namespace {
 
-void expect(bool holds, const std::string& message) {
-  if (!holds) throw InvalidArgument("[step] expected " + message);
+[[noreturn]] void fail(const std::string& expected) {
+  throw InvalidArgument("[step] expected " + expected);
 }
 
 }  // namespace
 
+// Messages are put together only when they are needed: this runs in every step.
 void StepAssembler::check(const StepRequest& r) const {
   const auto n_tokens = static_cast<std::int32_t>(r.token_ids.size());
-  expect(r.query_start_loc.size() == r.sequences.size() + 1, "n_seqs + 1 query starts");
-  expect(r.query_start_loc.front() == 0 && r.query_start_loc.back() == n_tokens,
-         "query starts to span all tokens");
+  if (r.query_start_loc.size() != r.sequences.size() + 1) fail("n_seqs + 1 query starts");
+  if (r.query_start_loc.front() != 0 || r.query_start_loc.back() != n_tokens)
+    fail("query starts to span all tokens");
   for (std::size_t i = 0; i < r.sequences.size(); ++i)
-    expect(r.query_start_loc[i] < r.query_start_loc[i + 1], "every sequence to have a token");
+    if (r.query_start_loc[i] >= r.query_start_loc[i + 1]) fail("every sequence to have a token");
   for (const TokenId id : r.token_ids)
-    expect(id >= 0 && static_cast<std::size_t>(id) < vocab_size_,
-           "token ids below " + std::to_string(vocab_size_) + ", got " + std::to_string(id));
+    if (id < 0 || static_cast<std::size_t>(id) >= vocab_size_)
+      fail("token ids below " + std::to_string(vocab_size_) + ", got " + std::to_string(id));
   for (const std::int32_t row : r.selected_rows)
-    expect(row >= 0 && row < n_tokens, "selected rows below " + std::to_string(n_tokens));
+    if (row < 0 || row >= n_tokens) fail("selected rows below " + std::to_string(n_tokens));
 }
 
 void StepAssembler::fill_group(std::size_t g, const StepRequest& r, const KVCache& cache) {
@@ -44,7 +45,7 @@ void StepAssembler::fill_group(std::size_t g, const StepRequest& r, const KVCach
          row < static_cast<std::size_t>(r.query_start_loc[s + 1]); ++row) {
       const LogicalPosition position{static_cast<std::size_t>(positions_[row])};
       const PhysicalSlot slot = slot_of(table, block_size, position);
-      expect(slot != kNoSlot, "every token to have a slot");
+      if (slot == kNoSlot) fail("every token to have a slot");
       group.slot_mapping[row] = static_cast<std::int32_t>(slot);
     }
   }

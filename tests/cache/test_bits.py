@@ -1,4 +1,4 @@
-"""Results do not depend on the strategy: logits as bytes, on tiny models, through the CPU device."""
+"""Results do not depend on the strategy: logits as bytes, tiny models, the CPU device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cache.steps import Steps, logits
-from longbow_quarrel import _core
 from longbow_quarrel.cache import make_cache
 
 IDS = (np.arange(150, dtype=np.int32) * 7 + np.arange(150, dtype=np.int32) ** 2) % 90

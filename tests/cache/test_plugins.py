@@ -47,7 +47,7 @@ class Bump(_core.KVCache):
         self.lengths: dict[int, int] = {}
         self.copies: list[tuple[int, int, int]] = []
 
-    def match_prefix(self, prompt, max_tokens):
+    def match_prefix(self, prompt, max_tokens):  # noqa: ARG002 (nothing is reused)
         self.next_id += 1
         self.blocks[self.next_id], self.lengths[self.next_id] = [], 0
         return _core.PrefixMatch(self.next_id, 0, "disabled")
