@@ -19,6 +19,18 @@ void expect_width(const char* op, const std::string& what, std::size_t expected,
     fail(op, what + " of width " + std::to_string(expected), "width " + std::to_string(got));
 }
 
+void expect_tokens(const char* op, const ValueInfo& got) {
+  if (got.rows != RowSpace::Tokens) fail(op, "a row per token", "selected rows");
+}
+
+// Two inputs that are combined row by row.
+void expect_same_shape(const char* op, const std::string& what, const ValueInfo& expected,
+                       const ValueInfo& got) {
+  expect_width(op, what, expected.width, got.width);
+  if (expected.rows != got.rows)
+    fail(op, "both inputs to have a row per token, or both selected rows", "one of each");
+}
+
 std::vector<LayerGroup> group_by_window(const std::vector<KVLayer>& layers) {
   std::vector<LayerGroup> groups;
   for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -40,6 +52,10 @@ std::size_t Program::weight_bytes() const {
 }
 
 ProgramBuilder::ProgramBuilder(std::vector<KVLayer> kv_layers) {
+  for (const KVLayer& layer : kv_layers)
+    if (layer.n_kv_heads == 0 || layer.head_dim == 0)
+      fail("kv_layer", "at least one KV head of at least one element",
+           std::to_string(layer.n_kv_heads) + " of " + std::to_string(layer.head_dim));
   program_.groups = group_by_window(kv_layers);
   program_.group_of_layer.resize(kv_layers.size());
   for (std::size_t g = 0; g < program_.groups.size(); ++g)
@@ -131,6 +147,7 @@ ValueId ProgramBuilder::linear(ValueId x, WeightId weight, std::optional<WeightI
 
 ValueId ProgramBuilder::rope(ValueId x, RopeId table, std::size_t head_dim) {
   const ValueInfo in = info("rope", x);
+  expect_tokens("rope", in);
   if (table.index < 0 || static_cast<std::size_t>(table.index) >= program_.ropes.size())
     fail("rope", "a rope table of this builder", std::to_string(table.index));
   const auto& t = program_.ropes[static_cast<std::size_t>(table.index)];
@@ -144,6 +161,8 @@ void ProgramBuilder::kv_write(std::size_t layer, ValueId k, ValueId v) {
   const KVLayer& kv = kv_layer("kv_write", layer);
   expect_width("kv_write", "k", kv.n_kv_heads * kv.head_dim, info("kv_write", k).width);
   expect_width("kv_write", "v", kv.n_kv_heads * kv.head_dim, info("kv_write", v).width);
+  expect_tokens("kv_write", info("kv_write", k));
+  expect_tokens("kv_write", info("kv_write", v));
   program_.ops.push_back({KVWriteOp{layer}, {k, v}, std::nullopt});
 }
 
@@ -152,6 +171,7 @@ ValueId ProgramBuilder::attention(std::size_t layer, ValueId q, std::size_t n_he
   const KVLayer& kv = kv_layer("attention", layer);
   const ValueInfo in = info("attention", q);
   expect_width("attention", "q", n_heads * kv.head_dim, in.width);
+  expect_tokens("attention", in);
   if (n_heads % kv.n_kv_heads != 0)
     fail("attention", "n_heads to be a multiple of n_kv_heads",
          std::to_string(n_heads) + " and " + std::to_string(kv.n_kv_heads));
@@ -160,7 +180,7 @@ ValueId ProgramBuilder::attention(std::size_t layer, ValueId q, std::size_t n_he
 
 ValueId ProgramBuilder::gated(const char* op, OpKind kind, ValueId gate, ValueId up) {
   const ValueInfo in = info(op, gate);
-  expect_width(op, "up", in.width, info(op, up).width);
+  expect_same_shape(op, "up", in, info(op, up));
   return record(std::move(kind), {gate, up}, in);
 }
 
@@ -174,7 +194,7 @@ ValueId ProgramBuilder::gelu_mul(ValueId gate, ValueId up) {
 
 ValueId ProgramBuilder::add(ValueId a, ValueId b, float scale) {
   const ValueInfo in = info("add", a);
-  expect_width("add", "b", in.width, info("add", b).width);
+  expect_same_shape("add", "b", in, info("add", b));
   return record(AddOp{scale}, {a, b}, in);
 }
 
@@ -188,7 +208,7 @@ ValueId ProgramBuilder::softcap(ValueId x, float cap) {
 
 ValueId ProgramBuilder::select_rows(ValueId x) {
   const ValueInfo in = info("select_rows", x);
-  if (in.rows != RowSpace::Tokens) fail("select_rows", "a row per token", "selected rows");
+  expect_tokens("select_rows", in);
   return record(SelectRowsOp{}, {x}, {RowSpace::Selected, in.width});
 }
 

@@ -84,7 +84,7 @@ class RandomProgram {
 
   void add_op(const Value& x) {
     const bool tokens = x.info.rows == RowSpace::Tokens;
-    switch (below(tokens ? 12 : 9)) {
+    switch (below(tokens ? 12 : 8)) {
       case 0:
         return keep(builder_.rms_norm(x.id, matrix(1, x.info.width), 1e-5f), x.info);
       case 1:
@@ -94,17 +94,17 @@ class RandomProgram {
         return keep(out, {x.info.rows, width});
       }
       case 3:
-        return keep(builder_.rope(x.id, rope_table_, kHeadDim), x.info);
-      case 4:
         return keep(builder_.add(x.id, pick_like(x).id, 1.0f), x.info);
-      case 5:
+      case 4:
         return keep(builder_.silu_mul(x.id, pick_like(x).id), x.info);
-      case 6:
+      case 5:
         return keep(builder_.gelu_mul(x.id, pick_like(x).id), x.info);
-      case 7:
+      case 6:
         return keep(builder_.scale(x.id, 0.5f), x.info);
-      case 8:
+      case 7:
         return keep(builder_.softcap(x.id, 30.0f), x.info);
+      case 8:
+        return keep(builder_.rope(x.id, rope_table_, kHeadDim), x.info);
       case 9:
         return keep(builder_.select_rows(x.id), {RowSpace::Selected, x.info.width});
       case 10:
@@ -292,6 +292,13 @@ TEST_CASE("an op whose shapes do not fit is refused, naming the op") {
   refuses([&] { b.gelu_mul(wide, x); }, "[gelu_mul] expected up of width 32, got width 16");
 }
 
+TEST_CASE("a layer without KV heads or elements is refused") {
+  refuses([] { ProgramBuilder({{0, 8, 0}}); },
+          "[kv_layer] expected at least one KV head of at least one element, got 0 of 8");
+  refuses([] { ProgramBuilder({{2, 0, 0}}); },
+          "[kv_layer] expected at least one KV head of at least one element, got 2 of 0");
+}
+
 TEST_CASE("query heads are a multiple of KV heads") {
   ProgramBuilder b = two_layers();
   const ValueId q = b.embedding(b.weight(make_weight("table", kVocabSize, 24)), 1.0f);
@@ -311,6 +318,17 @@ TEST_CASE("handles of another builder and rows of the wrong kind are refused") {
   refuses([&] { b.select_rows(rows); },
           "[select_rows] expected a row per token, got selected rows");
   refuses([&] { b.finish(x); }, "[logits] expected selected rows, got a row per token");
+
+  const std::string mixed =
+      " expected both inputs to have a row per token, or both selected rows, got one of each";
+  refuses([&] { b.add(x, rows, 1.0f); }, "[add]" + mixed);
+  refuses([&] { b.silu_mul(rows, x); }, "[silu_mul]" + mixed);
+  refuses([&] { b.gelu_mul(x, rows); }, "[gelu_mul]" + mixed);
+  const std::string selected = " expected a row per token, got selected rows";
+  refuses([&] { b.kv_write(0, rows, x); }, "[kv_write]" + selected);
+  refuses([&] { b.kv_write(0, x, rows); }, "[kv_write]" + selected);
+  refuses([&] { b.attention(0, rows, 2, 1.0f, 0.0f); }, "[attention]" + selected);
+  refuses([&] { b.rope(rows, b.rope_table(8, 1e4, false, 1.0, {}), 8); }, "[rope]" + selected);
 }
 
 }  // namespace quarrel
