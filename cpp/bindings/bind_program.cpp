@@ -29,7 +29,7 @@ WeightId add_weight(ProgramBuilder& builder, const gguf::ModelFile& file,
                            " must have one or two dimensions");
   const std::size_t n_rows = tensor->shape.size() == 2 ? tensor->shape[1] : 1;
   return builder.weight({tensor->name, tensor->dtype, n_rows, tensor->shape[0], tensor->data,
-                         file.shared_from_this()});
+                         file.shared_from_this(), true});
 }
 
 void bind_handles(nb::module_& m) {

@@ -39,6 +39,7 @@ ThreadPool::ThreadPool(int n_threads) {
     throw InvalidArgument("[thread_pool] expected n_threads >= 1, got " +
                           std::to_string(n_threads));
   }
+  ranges_ = std::make_unique<Range[]>(static_cast<std::size_t>(n_threads));
   workers_.reserve(static_cast<std::size_t>(n_threads - 1));
   for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
 }
@@ -51,10 +52,14 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::claim_items(int thread) {
-  for (;;) {
-    const std::size_t item = next_item_.fetch_add(1, std::memory_order_relaxed);
-    if (item >= n_items_) return;
-    invoke_(body_, item, thread);
+  const auto n = static_cast<std::size_t>(n_threads());
+  for (std::size_t i = 0; i < n; ++i) {
+    Range& range = ranges_[(static_cast<std::size_t>(thread) + i) % n];
+    for (;;) {
+      const std::size_t item = range.next.fetch_add(1, std::memory_order_relaxed);
+      if (item >= range.end) break;
+      invoke_(body_, item, thread);
+    }
   }
 }
 
@@ -65,8 +70,11 @@ void ThreadPool::run(std::size_t n_items, const void* body, Invoke invoke) {
   }
   body_ = body;
   invoke_ = invoke;
-  n_items_ = n_items;
-  next_item_.store(0, std::memory_order_relaxed);
+  const auto n = static_cast<std::size_t>(n_threads());
+  for (std::size_t i = 0; i < n; ++i) {
+    ranges_[i].next.store(n_items * i / n, std::memory_order_relaxed);
+    ranges_[i].end = n_items * (i + 1) / n;
+  }
   n_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();

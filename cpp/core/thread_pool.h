@@ -10,8 +10,9 @@
 
 namespace quarrel {
 
-// Loops run on the calling thread and n_threads - 1 workers. Items are claimed dynamically, which
-// never changes a result: each item computes its outputs alone and in a fixed order.
+// Loops run on the calling thread and n_threads - 1 workers. Every thread starts on a run of items
+// of its own, so that it streams through memory, and takes from the others when that is done. Who
+// runs an item never changes a result: each computes its outputs alone and in a fixed order.
 // Not reentrant: one caller at a time, no parallel_for inside an item. Items must not throw.
 class ThreadPool {
  public:
@@ -36,15 +37,20 @@ class ThreadPool {
   void work(int thread);
   void claim_items(int thread);
 
+  // The items of one thread that nobody has claimed yet.
+  struct alignas(64) Range {
+    std::atomic<std::size_t> next{0};
+    std::size_t end = 0;
+  };
+
   std::vector<std::thread> workers_;
 
   // The current loop; written before epoch_ moves on, read by workers after they see it move.
   const void* body_ = nullptr;
   Invoke invoke_ = nullptr;
-  std::size_t n_items_ = 0;
+  std::unique_ptr<Range[]> ranges_;  // [n_threads]
 
   alignas(64) std::atomic<std::uint32_t> epoch_{0};
-  alignas(64) std::atomic<std::size_t> next_item_{0};
   alignas(64) std::atomic<int> n_busy_{0};
   std::atomic<bool> stop_{false};
 };

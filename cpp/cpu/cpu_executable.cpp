@@ -8,21 +8,24 @@
 #include <variant>
 
 #include "core/error.h"
-#include "gguf/dequantize.h"
+#include "cpu/cpu_step.h"
+#include "cpu/packing/packed_format.h"
 
 namespace quarrel::cpu {
 namespace {
 
-constexpr std::size_t kRowsPerItem = 8;           // of cheap row-wise ops
-constexpr std::size_t kElementsPerItem = 16384;   // of elementwise ops
+constexpr std::size_t kRowsPerItem = 8;      // of a Rows stage, at most
+constexpr std::size_t kItemsPerThread = 4;   // of a Rows stage, to even out its end
+constexpr std::size_t kTokensPerItem = 128;  // of a matrix product: their inputs stay in cache
 
 std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
-std::size_t scratch_floats(const Program& program) {
-  std::size_t n = kLinearScratch;
+std::size_t scratch_bytes(const Program& program) {
+  std::size_t n = 0;
+  for (const auto& weight : program.weights) n = std::max(n, linear_scratch_bytes(weight.n_cols));
   for (const auto& layer : program.kv_layers)
-    n = std::max(n, attention_scratch(layer.head_dim));
-  return round_up(n, 16);  // parts stay aligned to cache lines
+    n = std::max(n, attention_scratch(layer.head_dim) * sizeof(float));
+  return round_up(n, 64);  // parts stay aligned to cache lines
 }
 
 std::size_t rope_floats(const Program& program, std::size_t max_tokens) {
@@ -33,28 +36,26 @@ std::size_t rope_floats(const Program& program, std::size_t max_tokens) {
 
 }  // namespace
 
-struct CpuExecutable::Step {
-  const StepInputs& inputs;
-  CpuKVStorage& storage;
-};
-
 CpuExecutable::CpuExecutable(std::shared_ptr<const Program> program, std::size_t max_tokens,
                              const KernelTable& kernels, std::shared_ptr<ThreadPool> pool,
                              std::shared_ptr<MemoryLedger> ledger)
-    : program_(std::move(program)),
+    : schedule_(schedule(*program)),
+      program_(schedule_.program),
       kernels_(kernels),
       pool_(std::move(pool)),
       ledger_(std::move(ledger)),
-      plan_(plan_memory(*program_)),
+      plan_(plan_memory(*program_, schedule_.stage_of_op)),
       max_tokens_(round_up(max_tokens, 16)),
-      scratch_floats_(scratch_floats(*program_)),
-      weights_(ledger_->charge(MemoryKind::Weights, program_->weight_bytes())),
-      token_arena_(*ledger_, MemoryKind::Scratch,
-                   plan_.token_width * max_tokens_ * sizeof(float)),
+      scratch_bytes_(scratch_bytes(*program_)),
+      weights_(*program_, *pool_, ledger_),
+      token_arena_(*ledger_, MemoryKind::Scratch, plan_.token_width * max_tokens_ * sizeof(float)),
       scratch_(*ledger_, MemoryKind::Scratch,
-               scratch_floats_ * static_cast<std::size_t>(pool_->n_threads()) * sizeof(float)),
+               scratch_bytes_ * static_cast<std::size_t>(pool_->n_threads())),
       rope_memory_(*ledger_, MemoryKind::Scratch,
                    rope_floats(*program_, max_tokens_) * sizeof(float)) {
+  for (const std::size_t width : schedule_.slot_widths)
+    quantized_.emplace_back(*ledger_, MemoryKind::Scratch,
+                            quantized_row_bytes(width) * max_tokens_);
   float* next = rope_memory_.as<float>();
   for (const auto& rope : program_->ropes) {
     rope_tables_.push_back(next);
@@ -69,13 +70,12 @@ float* CpuExecutable::values(ValueId id) {
              : selected_arena_.as<float>() + offset * max_selected_;
 }
 
-std::size_t CpuExecutable::n_rows(ValueId id, const Step& step) const {
-  return program_->value(id).rows == RowSpace::Tokens ? step.inputs.n_tokens()
-                                                      : step.inputs.selected_rows.size();
+std::size_t CpuExecutable::n_rows(RowSpace rows, const Step& step) const {
+  return rows == RowSpace::Tokens ? step.inputs.n_tokens() : step.inputs.selected_rows.size();
 }
 
-float* CpuExecutable::scratch(int thread) {
-  return scratch_.as<float>() + scratch_floats_ * static_cast<std::size_t>(thread);
+std::byte* CpuExecutable::scratch(int thread) {
+  return scratch_.data() + scratch_bytes_ * static_cast<std::size_t>(thread);
 }
 
 // The logits of a large vocabulary are big and few rows are wanted when generating, so this arena
@@ -85,8 +85,8 @@ void CpuExecutable::grow_selected(std::size_t n_rows) {
   const std::size_t capacity = round_up(n_rows, 16);
   selected_arena_ = Buffer();  // returned first: the cap need not hold both
   max_selected_ = 0;
-  selected_arena_ = Buffer(*ledger_, MemoryKind::Scratch,
-                           plan_.selected_width * capacity * sizeof(float));
+  selected_arena_ =
+      Buffer(*ledger_, MemoryKind::Scratch, plan_.selected_width * capacity * sizeof(float));
   max_selected_ = capacity;
 }
 
@@ -112,173 +112,79 @@ std::span<const float> CpuExecutable::run(const StepInputs& inputs, KVStorage& s
   grow_selected(inputs.selected_rows.size());
   fill_rope_tables(inputs.positions);
   const Step step{inputs, static_cast<CpuKVStorage&>(storage)};
-  for (const Op& op : program_->ops)
-    std::visit([&](const auto& kind) { run_op(kind, op, step); }, op.kind);
+  for (const Stage& stage : schedule_.stages) {
+    switch (stage.kind) {
+      case StageKind::Rows:
+        run_rows(stage, step);
+        break;
+      case StageKind::Linear:
+        run_linear(stage, step);
+        break;
+      case StageKind::Attention:
+        run_attention(stage, step);
+        break;
+      case StageKind::SelectRows:
+        run_select_rows(stage, step);
+        break;
+    }
+  }
   return {values(program_->logits), inputs.selected_rows.size() * width(program_->logits)};
 }
 
-template <class Body>
-void CpuExecutable::for_rows(std::size_t n_rows, const Body& body) {
-  const std::size_t n_items = (n_rows + kRowsPerItem - 1) / kRowsPerItem;
-  pool_->parallel_for(n_items, [&](std::size_t item, int) {
-    const std::size_t first = item * kRowsPerItem;
-    body(first, std::min(kRowsPerItem, n_rows - first));
+// A thread takes its rows through every op while they are in its cache.
+void CpuExecutable::run_rows(const Stage& stage, const Step& step) {
+  const std::size_t total = n_rows(stage.rows, step);
+  const std::size_t wanted = static_cast<std::size_t>(pool_->n_threads()) * kItemsPerThread;
+  const std::size_t per_item = std::clamp<std::size_t>(total / wanted, 1, kRowsPerItem);
+  pool_->parallel_for((total + per_item - 1) / per_item, [&](std::size_t item, int) {
+    const RowRange rows{item * per_item, std::min(per_item, total - item * per_item)};
+    for (const std::size_t i : stage.ops) {
+      const Op& op = program_->ops[i];
+      std::visit([&](const auto& kind) { apply(kind, op, rows, step); }, op.kind);
+    }
+    for (const Quantization& quantization : stage.quantizations) quantize(quantization, rows);
   });
 }
 
-template <class Body>
-void CpuExecutable::for_elements(ValueId out, const Step& step, const Body& body) {
-  const std::size_t n = n_rows(out, step) * width(out);
-  const std::size_t n_items = (n + kElementsPerItem - 1) / kElementsPerItem;
-  pool_->parallel_for(n_items, [&](std::size_t item, int) {
-    const std::size_t first = item * kElementsPerItem;
-    body(first, std::min(kElementsPerItem, n - first));
-  });
+LinearArgs CpuExecutable::linear_args(const Op& op, std::size_t slot) {
+  const auto& linear = std::get<LinearOp>(op.kind);
+  const Weight& weight = program_->weight(linear.weight);
+  const Weight* bias = linear.bias ? &program_->weight(*linear.bias) : nullptr;
+  return {values(op.inputs[0]),
+          is_quantized(weight.dtype) ? quantized_[slot].data() : nullptr,
+          values(*op.output),
+          bias != nullptr ? reinterpret_cast<const float*>(bias->data.data()) : nullptr,
+          weight.n_cols,
+          weight.n_rows,
+          weights_.tiles(linear.weight),
+          weight.dtype};
 }
 
-void CpuExecutable::run_op(const EmbeddingOp& op, const Op& io, const Step& step) {
-  const Weight& table = program_->weight(op.table);
-  const std::size_t bytes = row_bytes(table.dtype, table.n_cols);
-  float* y = values(*io.output);
-  for_rows(step.inputs.n_tokens(), [&](std::size_t first, std::size_t n) {
-    for (std::size_t t = first; t < first + n; ++t) {
-      const auto id = static_cast<std::size_t>(step.inputs.token_ids[t]);
-      float* row = y + t * table.n_cols;
-      gguf::dequantize_row(table.dtype, table.data.data() + id * bytes, row, table.n_cols);
-      if (op.scale != 1.0f) kernels_.scale(row, row, op.scale, table.n_cols);
+// Items are tiles of outputs for some tokens: the tiles of one matrix after those of the other.
+void CpuExecutable::run_linear(const Stage& stage, const Step& step) {
+  const std::size_t n_tokens = n_rows(stage.rows, step);
+  const std::size_t n_chunks = (n_tokens + kTokensPerItem - 1) / kTokensPerItem;
+  std::size_t n_tiles = 0;
+  for (const std::size_t i : stage.ops) n_tiles += packed_tiles(width(*program_->ops[i].output));
+  pool_->parallel_for(n_chunks * n_tiles, [&](std::size_t item, int thread) {
+    const std::size_t token = item / n_tiles * kTokensPerItem;
+    std::size_t tile = item % n_tiles;
+    for (std::size_t k = 0; k < stage.ops.size(); ++k) {
+      const Op& op = program_->ops[stage.ops[k]];
+      const std::size_t here = packed_tiles(width(*op.output));
+      if (tile < here) {
+        kernels_.linear(linear_args(op, stage.slots[k]),
+                        {tile, 1, token, std::min(kTokensPerItem, n_tokens - token)},
+                        scratch(thread));
+        return;
+      }
+      tile -= here;
     }
   });
 }
 
-void CpuExecutable::run_op(const RmsNormOp& op, const Op& io, const Step& step) {
-  const Weight& weight = program_->weight(op.weight);
-  const RmsNormArgs args{values(io.inputs[0]),
-                         values(*io.output),
-                         reinterpret_cast<const float*>(weight.data.data()),
-                         weight.n_cols,
-                         width(*io.output) / weight.n_cols,
-                         op.eps};
-  for_rows(n_rows(*io.output, step), [&](std::size_t first, std::size_t n) {
-    kernels_.rms_norm(args, first, n);
-  });
-}
-
-void CpuExecutable::run_op(const LinearOp& op, const Op& io, const Step& step) {
-  const Weight& weight = program_->weight(op.weight);
-  const DTypeTraits& dtype = traits(weight.dtype);
-  const LinearArgs args{
-      values(io.inputs[0]),
-      values(*io.output),
-      op.bias ? reinterpret_cast<const float*>(program_->weight(*op.bias).data.data()) : nullptr,
-      n_rows(*io.output, step),
-      weight.n_cols,
-      weight.n_rows,
-      weight.data.data(),
-      row_bytes(weight.dtype, weight.n_cols),
-      dtype.block_elements,
-      dtype.block_bytes,
-      weight.dtype,
-      &gguf::dequantize_row};
-  const std::size_t n_items = (weight.n_rows + kLinearRows - 1) / kLinearRows;
-  pool_->parallel_for(n_items, [&](std::size_t item, int thread) {
-    const std::size_t first = item * kLinearRows;
-    kernels_.linear(args, first, std::min(kLinearRows, weight.n_rows - first), scratch(thread));
-  });
-}
-
-void CpuExecutable::run_op(const RopeOp& op, const Op& io, const Step& step) {
-  const auto index = static_cast<std::size_t>(op.table.index);
-  const RopeTable& table = program_->ropes[index];
-  const RopeArgs args{values(io.inputs[0]),
-                      values(*io.output),
-                      rope_tables_[index],
-                      width(*io.output) / op.head_dim,
-                      op.head_dim,
-                      table.inverse_frequencies.size() * 2,
-                      table.interleaved};
-  for_rows(step.inputs.n_tokens(),
-           [&](std::size_t first, std::size_t n) { kernels_.rope(args, first, n); });
-}
-
-void CpuExecutable::run_op(const KVWriteOp& op, const Op& io, const Step& step) {
-  const std::size_t group = program_->group_of_layer[op.layer];
-  const KVWriteArgs args{values(io.inputs[0]), values(io.inputs[1]),
-                         step.inputs.groups[group].slot_mapping.data(),
-                         step.storage.layer(op.layer)};
-  for_rows(step.inputs.n_tokens(),
-           [&](std::size_t first, std::size_t n) { kernels_.kv_write(args, first, n); });
-}
-
-void CpuExecutable::run_op(const AttentionOp& op, const Op& io, const Step& step) {
-  const StepInputs& in = step.inputs;
-  const GroupInputs& group = in.groups[program_->group_of_layer[op.layer]];
-  const KVLayer& layer = program_->kv_layers[op.layer];
-  const std::size_t per_item = kAttentionRows / (op.n_heads / layer.n_kv_heads);
-  for (std::size_t s = 0; s < in.n_seqs(); ++s) {
-    const auto first = static_cast<std::size_t>(in.query_start_loc[s]);
-    const auto end = static_cast<std::size_t>(in.query_start_loc[s + 1]);
-    const AttentionArgs args{values(io.inputs[0]),
-                             values(*io.output),
-                             step.storage.layer(op.layer),
-                             group.block_tables.data() + s * group.max_blocks,
-                             in.positions.data(),
-                             op.n_heads,
-                             layer.window,
-                             op.scale,
-                             op.softcap};
-    const std::size_t n_tiles = (end - first + per_item - 1) / per_item;
-    pool_->parallel_for(n_tiles * layer.n_kv_heads, [&](std::size_t item, int thread) {
-      const std::size_t token = first + item / layer.n_kv_heads * per_item;
-      kernels_.attention(args, item % layer.n_kv_heads, token, std::min(per_item, end - token),
-                         scratch(thread));
-    });
-  }
-}
-
-void CpuExecutable::run_op(const SiluMulOp&, const Op& io, const Step& step) {
-  const float* gate = values(io.inputs[0]);
-  const float* up = values(io.inputs[1]);
-  float* y = values(*io.output);
-  for_elements(*io.output, step, [&](std::size_t first, std::size_t n) {
-    kernels_.silu_mul(gate + first, up + first, y + first, n);
-  });
-}
-
-void CpuExecutable::run_op(const GeluMulOp&, const Op& io, const Step& step) {
-  const float* gate = values(io.inputs[0]);
-  const float* up = values(io.inputs[1]);
-  float* y = values(*io.output);
-  for_elements(*io.output, step, [&](std::size_t first, std::size_t n) {
-    kernels_.gelu_mul(gate + first, up + first, y + first, n);
-  });
-}
-
-void CpuExecutable::run_op(const AddOp& op, const Op& io, const Step& step) {
-  const float* a = values(io.inputs[0]);
-  const float* b = values(io.inputs[1]);
-  float* y = values(*io.output);
-  for_elements(*io.output, step, [&](std::size_t first, std::size_t n) {
-    kernels_.add(a + first, b + first, y + first, op.scale, n);
-  });
-}
-
-void CpuExecutable::run_op(const ScaleOp& op, const Op& io, const Step& step) {
-  const float* x = values(io.inputs[0]);
-  float* y = values(*io.output);
-  for_elements(*io.output, step, [&](std::size_t first, std::size_t n) {
-    kernels_.scale(x + first, y + first, op.factor, n);
-  });
-}
-
-void CpuExecutable::run_op(const SoftcapOp& op, const Op& io, const Step& step) {
-  const float* x = values(io.inputs[0]);
-  float* y = values(*io.output);
-  for_elements(*io.output, step, [&](std::size_t first, std::size_t n) {
-    kernels_.softcap(x + first, y + first, op.cap, n);
-  });
-}
-
-void CpuExecutable::run_op(const SelectRowsOp&, const Op& io, const Step& step) {
+void CpuExecutable::run_select_rows(const Stage& stage, const Step& step) {
+  const Op& io = program_->ops[stage.ops.front()];
   const float* x = values(io.inputs[0]);
   float* y = values(*io.output);
   const std::size_t n = width(*io.output);

@@ -9,10 +9,26 @@
 #include "core/thread_pool.h"
 #include "cpu/cpu_kv_storage.h"
 #include "cpu/kernels.h"
+#include "cpu/packing/packed_weights.h"
+#include "cpu/schedule.h"
 #include "program/device.h"
 #include "program/memory_planner.h"
 
 namespace quarrel::cpu {
+
+// A work item of attention and the partitions that it sees.
+struct AttentionWork {
+  AttentionArgs args;
+  AttentionItem item;
+  std::size_t first_partition;
+  std::size_t n_partitions;
+};
+
+// Rows [first, first + n) of a value.
+struct RowRange {
+  std::size_t first;
+  std::size_t n;
+};
 
 class CpuExecutable final : public Executable {
  public:
@@ -25,42 +41,52 @@ class CpuExecutable final : public Executable {
  private:
   struct Step;  // what the ops of one run share
 
-  void run_op(const EmbeddingOp& op, const Op& io, const Step& step);
-  void run_op(const RmsNormOp& op, const Op& io, const Step& step);
-  void run_op(const LinearOp& op, const Op& io, const Step& step);
-  void run_op(const RopeOp& op, const Op& io, const Step& step);
-  void run_op(const KVWriteOp& op, const Op& io, const Step& step);
-  void run_op(const AttentionOp& op, const Op& io, const Step& step);
-  void run_op(const SiluMulOp& op, const Op& io, const Step& step);
-  void run_op(const GeluMulOp& op, const Op& io, const Step& step);
-  void run_op(const AddOp& op, const Op& io, const Step& step);
-  void run_op(const ScaleOp& op, const Op& io, const Step& step);
-  void run_op(const SoftcapOp& op, const Op& io, const Step& step);
-  void run_op(const SelectRowsOp& op, const Op& io, const Step& step);
+  // Stages
+  void run_rows(const Stage& stage, const Step& step);
+  void run_linear(const Stage& stage, const Step& step);
+  void run_attention(const Stage& stage, const Step& step);
+  void run_select_rows(const Stage& stage, const Step& step);
+
+  // Row-wise ops, on some rows of a Rows stage
+  void apply(const EmbeddingOp& op, const Op& io, RowRange rows, const Step& step);
+  void apply(const RmsNormOp& op, const Op& io, RowRange rows, const Step& step);
+  void apply(const RopeOp& op, const Op& io, RowRange rows, const Step& step);
+  void apply(const KVWriteOp& op, const Op& io, RowRange rows, const Step& step);
+  void apply(const SiluMulOp& op, const Op& io, RowRange rows, const Step& step);
+  void apply(const GeluMulOp& op, const Op& io, RowRange rows, const Step& step);
+  void apply(const AddOp& op, const Op& io, RowRange rows, const Step& step);
+  void apply(const ScaleOp& op, const Op& io, RowRange rows, const Step& step);
+  void apply(const SoftcapOp& op, const Op& io, RowRange rows, const Step& step);
+  template <class OtherOp>
+  void apply(const OtherOp&, const Op&, RowRange, const Step&) {}  // never in a Rows stage
+  void quantize(const Quantization& quantization, RowRange rows);
+
+  void run_whole_attention();
+  void run_split_attention();
+  LinearArgs linear_args(const Op& op, std::size_t slot);
 
   float* values(ValueId id);
   std::size_t width(ValueId id) const { return program_->value(id).width; }
-  std::size_t n_rows(ValueId id, const Step& step) const;
-  float* scratch(int thread);
+  std::size_t n_rows(RowSpace rows, const Step& step) const;
+  std::byte* scratch(int thread);
   void grow_selected(std::size_t n_rows);
   void fill_rope_tables(std::span<const std::int32_t> positions);
-  template <class Body>
-  void for_elements(ValueId out, const Step& step, const Body& body);
-  template <class Body>
-  void for_rows(std::size_t n_rows, const Body& body);
-
-  std::shared_ptr<const Program> program_;
+  Schedule schedule_;
+  std::shared_ptr<const Program> program_;  // the schedule's
   const KernelTable& kernels_;
   std::shared_ptr<ThreadPool> pool_;
   std::shared_ptr<MemoryLedger> ledger_;
   MemoryPlan plan_;
   std::size_t max_tokens_;
   std::size_t max_selected_ = 0;
-  std::size_t scratch_floats_;
-  MemoryLedger::Charge weights_;
+  std::size_t scratch_bytes_;
+  PackedWeights weights_;
   Buffer token_arena_;
   Buffer selected_arena_;
-  Buffer scratch_;               // one part per thread
+  Buffer scratch_;                             // one part per thread
+  std::vector<AttentionWork> attention_work_;  // of one stage; keeps its memory between steps
+  Buffer partials_;                            // sums of partitions, grows with the context
+  std::vector<Buffer> quantized_;  // [n_slots], rows of quantized_row_bytes(slot's width)
   Buffer rope_memory_;
   std::vector<float*> rope_tables_;  // [n_ropes], [max_tokens, 2, n_rotated / 2]
 };

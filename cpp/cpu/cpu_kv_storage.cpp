@@ -37,8 +37,7 @@ void check(const Program& program, std::size_t block_size, DType k_dtype, DType 
 }
 
 std::size_t total_bytes(const Program& program, const KVLayout& layout) {
-  const auto bytes =
-      kv_block_bytes(program, layout.block_size, layout.k_dtype, layout.v_dtype);
+  const auto bytes = kv_block_bytes(program, layout.block_size, layout.k_dtype, layout.v_dtype);
   std::size_t total = 0;
   for (std::size_t g = 0; g < bytes.size(); ++g) total += bytes[g] * layout.n_blocks[g];
   return total;

@@ -11,38 +11,41 @@
 
 namespace quarrel::cpu {
 
-// y[n_tokens, n_out] = x[n_tokens, n_in] W^T + bias
+// y[n_tokens, n_out] = x[n_tokens, n_in] W^T + bias, W in tiles of 16 outputs (packed_format.h).
+// Quantised weights read x_quantized, the others x.
 struct LinearArgs {
   const float* x;
+  const std::byte* x_quantized;  // [n_tokens] rows of quantized_row_bytes(n_in)
   float* y;
   const float* bias;  // [n_out] or null
-  std::size_t n_tokens;
   std::size_t n_in;
   std::size_t n_out;
-  const std::byte* weight;  // n_out rows in the file's format
-  std::size_t weight_row_bytes;
-  std::size_t block_elements;
-  std::size_t block_bytes;
+  const std::byte* packed;
   DType dtype;
-  void (*dequantize)(DType dtype, const std::byte* from, float* to, std::size_t n_elements);
 };
-inline constexpr std::size_t kLinearRows = 32;    // output columns per work item
-inline constexpr std::size_t kLinearDepth = 256;  // inputs dequantised at a time
-inline constexpr std::size_t kLinearScratch = kLinearRows * kLinearDepth + kLinearDepth;
+struct LinearItem {
+  std::size_t first_tile;
+  std::size_t n_tiles;
+  std::size_t first_token;
+  std::size_t n_tokens;
+};
+
+// Bytes of scratch that a linear work item needs: room for an expanded tile.
+constexpr std::size_t linear_scratch_bytes(std::size_t n_in) { return n_in / 32 * (512 + 256); }
 
 struct RmsNormArgs {
   const float* x;
   float* y;
-  const float* weight;  // [width]
-  std::size_t width;    // elements normalised together
-  std::size_t n_groups; // of them per row
+  const float* weight;   // [width]
+  std::size_t width;     // elements normalised together
+  std::size_t n_groups;  // of them per row
   float eps;
 };
 
 struct RopeArgs {
   const float* x;
-  float* y;                 // may be x
-  const float* cos_sin;     // [n_tokens, 2, n_rotated / 2]: cosines, then sines
+  float* y;              // may be x
+  const float* cos_sin;  // [n_tokens, 2, n_rotated / 2]: cosines, then sines
   std::size_t n_heads;
   std::size_t head_dim;
   std::size_t n_rotated;
@@ -85,22 +88,41 @@ struct AttentionArgs {
 };
 inline constexpr std::size_t kAttentionRows = 32;       // (token, head) pairs per work item
 inline constexpr std::size_t kAttentionPositions = 64;  // cache positions per softmax step
+// Positions summed on their own before they join the rest, from multiples of this on. Partitions
+// can be spread over threads; they join in ascending order.
+inline constexpr std::size_t kAttentionPartition = 512;
+
+// Floats of a partition's sums for n_rows (token, head) pairs.
+constexpr std::size_t attention_partial(std::size_t n_rows, std::size_t head_dim) {
+  return n_rows * (head_dim + 2);
+}
 
 // Floats of scratch that an attention work item needs.
 constexpr std::size_t attention_scratch(std::size_t head_dim) {
-  return kAttentionRows * (2 * head_dim + kAttentionPositions + 2);
+  return kAttentionRows * (head_dim + kAttentionPositions) +
+         2 * attention_partial(kAttentionRows, head_dim) + 2 * kAttentionPositions * head_dim;
 }
+
+// The tokens and the KV head of one work item; n_tokens * (n_heads / n_kv_heads) <= kAttentionRows.
+struct AttentionItem {
+  std::size_t kv_head;
+  std::size_t first_token;
+  std::size_t n_tokens;
+};
 
 struct KernelTable {
   const char* name;
-  // Outputs [first_row, first_row + n_rows) for every token; n_rows <= kLinearRows.
-  void (*linear)(const LinearArgs&, std::size_t first_row, std::size_t n_rows, float* scratch);
+  void (*quantize_row)(const float* x, std::byte* to, std::size_t n);  // n: a multiple of 32
+  void (*linear)(const LinearArgs&, const LinearItem&, std::byte* scratch);
   void (*rms_norm)(const RmsNormArgs&, std::size_t first_row, std::size_t n_rows);
   void (*rope)(const RopeArgs&, std::size_t first_token, std::size_t n_tokens);
   void (*kv_write)(const KVWriteArgs&, std::size_t first_token, std::size_t n_tokens);
-  // n_tokens * (n_heads / n_kv_heads) <= kAttentionRows
-  void (*attention)(const AttentionArgs&, std::size_t kv_head, std::size_t first_token,
-                    std::size_t n_tokens, float* scratch);
+  void (*attention)(const AttentionArgs&, const AttentionItem&, float* scratch);
+  // The same in two steps: sums of one partition, then outputs from the sums of consecutive ones.
+  void (*attention_partition)(const AttentionArgs&, const AttentionItem&, std::size_t partition,
+                              float* partial, float* scratch);
+  void (*attention_join)(const AttentionArgs&, const AttentionItem&, std::size_t n_partitions,
+                         const float* partials, float* scratch);
   void (*silu_mul)(const float* gate, const float* up, float* y, std::size_t n);
   void (*gelu_mul)(const float* gate, const float* up, float* y, std::size_t n);
   void (*add)(const float* a, const float* b, float* y, float scale, std::size_t n);

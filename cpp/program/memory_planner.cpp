@@ -40,9 +40,7 @@ class Arena {
     size_ = std::max(size_, offset + width);
     return offset;
   }
-  void free(std::size_t offset) {
-    live_.erase(std::ranges::find(live_, offset, &Range::offset));
-  }
+  void free(std::size_t offset) { live_.erase(std::ranges::find(live_, offset, &Range::offset)); }
   std::size_t size() const { return size_; }
 
  private:
@@ -62,7 +60,7 @@ std::optional<ValueId> reusable_input(const Program& program, const Op& op, std:
 
 }  // namespace
 
-MemoryPlan plan_memory(const Program& program) {
+MemoryPlan plan_memory(const Program& program, std::span<const std::size_t> stage_of_op) {
   MemoryPlan plan;
   plan.offsets.resize(program.values.size());
   const auto last = last_uses(program);
@@ -71,23 +69,33 @@ MemoryPlan plan_memory(const Program& program) {
   auto arena = [&](ValueId id) -> Arena& {
     return program.value(id).rows == RowSpace::Tokens ? tokens : selected;
   };
+  auto offset = [&](ValueId id) -> std::size_t& {
+    return plan.offsets[static_cast<std::size_t>(id.index)];
+  };
+  auto ends_stage = [&](std::size_t i) {
+    return i + 1 == program.ops.size() || stage_of_op.empty() ||
+           stage_of_op[i] != stage_of_op[i + 1];
+  };
 
+  std::vector<ValueId> dying;  // in this stage
   for (std::size_t i = 0; i < program.ops.size(); ++i) {
     const Op& op = program.ops[i];
     std::optional<ValueId> taken;
     if (op.output) {
       taken = reusable_input(program, op, i, last);
-      plan.offsets[static_cast<std::size_t>(op.output->index)] =
-          taken ? plan.offsets[static_cast<std::size_t>(taken->index)]
-                : arena(*op.output).allocate(program.value(*op.output).width);
+      offset(*op.output) =
+          taken ? offset(*taken) : arena(*op.output).allocate(program.value(*op.output).width);
     }
     for (std::size_t k = 0; k < op.inputs.size(); ++k) {
       const ValueId in = op.inputs[k];
       const auto same = [&](ValueId other) { return other.index == in.index; };
       const bool repeated = std::any_of(op.inputs.begin(), op.inputs.begin() + k, same);
       const bool dies = last[static_cast<std::size_t>(in.index)] == i && !repeated;
-      if (dies && !(taken && same(*taken)))
-        arena(in).free(plan.offsets[static_cast<std::size_t>(in.index)]);
+      if (dies && !(taken && same(*taken))) dying.push_back(in);
+    }
+    if (ends_stage(i)) {
+      for (const ValueId in : dying) arena(in).free(offset(in));
+      dying.clear();
     }
   }
   plan.token_width = tokens.size();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "program/program.h"
@@ -18,6 +19,9 @@ struct MemoryPlan {
 
 // First-fit over live ranges. The output of an elementwise op takes the place of an input that
 // dies there.
-MemoryPlan plan_memory(const Program& program);
+//
+// stage_of_op: [n_ops], ascending. Ops of one stage may run at the same time on different rows, so
+// what a stage reads stays in place until its end. Empty: every op is a stage.
+MemoryPlan plan_memory(const Program& program, std::span<const std::size_t> stage_of_op = {});
 
 }  // namespace quarrel

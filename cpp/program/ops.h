@@ -36,7 +36,8 @@ struct ValueInfo {
 };
 
 // A tensor of the model file, in the file's own format: n_rows rows of n_cols elements.
-// owner keeps the mapping alive.
+// owner keeps the mapping alive. file_backed: data is a private mapping of a file that nobody writes
+// to, so a device that has copied it may give its pages back to the system.
 struct Weight {
   std::string name;
   DType dtype;
@@ -44,6 +45,7 @@ struct Weight {
   std::size_t n_cols;
   std::span<const std::byte> data;
   std::shared_ptr<const void> owner;
+  bool file_backed = false;
 };
 
 // One rotary embedding: angle(position, i) = position * inverse_frequencies[i].

@@ -19,7 +19,9 @@ from longbow_quarrel.errors import ModelFormatError
 
 DATA = Path(__file__).parents[1] / "data"
 GOLDENS: dict[str, Any] = json.loads((DATA / "goldens.json").read_text())["models"]
-ATOL = 2e-4
+# Quantised weights meet activations of 16 bits (see cpp/cpu/packing/packed_format.h), which random
+# weights amplify: at most 2.1e-3 was seen. A wrong rope, norm or scale is off by tenths.
+ATOL = 4e-3
 
 
 @pytest.fixture(params=sorted(GOLDENS))

@@ -38,8 +38,7 @@ void kv_write(const KVWriteArgs& a, std::size_t first_token, std::size_t n_token
     const std::size_t block = slot / view.block_size;
     const std::size_t offset = slot % view.block_size;
     for (std::size_t h = 0; h < view.n_kv_heads; ++h) {
-      const std::size_t head_at =
-          (block * view.n_kv_heads + h) * view.block_size * view.head_dim;
+      const std::size_t head_at = (block * view.n_kv_heads + h) * view.block_size * view.head_dim;
       const std::size_t k_at =
           head_at + offset / kKVTile * kKVTile * view.head_dim + offset % kKVTile;
       const std::size_t v_at = head_at + offset * view.head_dim;

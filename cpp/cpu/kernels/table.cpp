@@ -8,8 +8,8 @@ namespace quarrel::cpu::QUARREL_ISA {
 // extern: a namespace-scope const would otherwise be local to this file.
 extern const KernelTable kTable;
 const KernelTable kTable = {
-    QUARREL_STRING(QUARREL_ISA), linear,   rms_norm, rope, kv_write, attention,
-    silu_mul,                    gelu_mul, add,      scale,    softcap,
+    QUARREL_STRING(QUARREL_ISA), quantize_row,   linear,   rms_norm, rope, kv_write, attention,
+    attention_partition,         attention_join, silu_mul, gelu_mul, add,  scale,    softcap,
 };
 
 }  // namespace quarrel::cpu::QUARREL_ISA

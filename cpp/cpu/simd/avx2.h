@@ -16,8 +16,8 @@ namespace detail {
 
 // All ones in the lanes first + i for which i is in [begin, end).
 static inline __m256 range_mask(int first, int begin, int end) {
-  const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                                        _mm256_set1_epi32(first));
+  const __m256i lane =
+      _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first));
   const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(begin), lane);
   const __m256i inside = _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane);
   return _mm256_castsi256_ps(_mm256_andnot_si256(below, inside));
@@ -46,9 +46,7 @@ static inline __m256 from_half(const std::uint16_t* p) {
 static inline F32x16 broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 static inline F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 static inline F32x16 load_partial(const float* p, int n) {
-  const auto mask = [n](int first) {
-    return _mm256_castps_si256(detail::range_mask(first, 0, n));
-  };
+  const auto mask = [n](int first) { return _mm256_castps_si256(detail::range_mask(first, 0, n)); };
   return {_mm256_maskload_ps(p, mask(0)), _mm256_maskload_ps(p + 8, mask(8))};
 }
 static inline void store(float* p, F32x16 a) {
@@ -61,6 +59,13 @@ static inline void store_partial(float* p, F32x16 a, int n) {
 }
 static inline F32x16 load_f16(const std::uint16_t* p) {
   return {detail::from_half(p), detail::from_half(p + 8)};
+}
+static inline F32x16 load_bf16(const std::uint16_t* p) {
+  const auto* q = reinterpret_cast<const __m128i*>(p);
+  const __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128(q));
+  const __m256i hi = _mm256_cvtepu16_epi32(_mm_loadu_si128(q + 1));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
 }
 static inline void store_f16(std::uint16_t* p, F32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), detail::to_half(a.lo));

@@ -12,9 +12,9 @@ struct F32x16 {
   float32x4_t v[4];
 };
 
-#define QUARREL_PARTS(expr)                   \
-  F32x16 r;                                   \
-  for (int i = 0; i < 4; ++i) r.v[i] = expr;  \
+#define QUARREL_PARTS(expr)                  \
+  F32x16 r;                                  \
+  for (int i = 0; i < 4; ++i) r.v[i] = expr; \
   return r
 
 namespace detail {
@@ -31,8 +31,7 @@ static inline float32x4_t round_to_int(float32x4_t a) {
 }
 
 static inline float32x4_t pow2(float32x4_t a) {
-  return vreinterpretq_f32_s32(
-      vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127)), 23));
+  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127)), 23));
 }
 
 // As x86 defines it: the second operand where either is NaN.
@@ -63,6 +62,9 @@ static inline void store_partial(float* p, F32x16 a, int n) {
 static inline F32x16 load_f16(const std::uint16_t* p) {
   QUARREL_PARTS(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))));
 }
+static inline F32x16 load_bf16(const std::uint16_t* p) {
+  QUARREL_PARTS(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
+}
 static inline void store_f16(std::uint16_t* p, F32x16 a) {
   for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }
@@ -91,8 +93,7 @@ static inline float reduce_add(F32x16 a) {
   return vget_lane_f32(z, 0) + vget_lane_f32(z, 1);
 }
 static inline float reduce_max(F32x16 a) {
-  const float32x4_t y =
-      detail::max(detail::max(a.v[0], a.v[2]), detail::max(a.v[1], a.v[3]));
+  const float32x4_t y = detail::max(detail::max(a.v[0], a.v[2]), detail::max(a.v[1], a.v[3]));
   float lanes[4];
   vst1q_f32(lanes, y);
   for (int half = 2; half > 0; half /= 2)

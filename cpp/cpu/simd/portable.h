@@ -52,9 +52,9 @@ static inline std::uint16_t float_to_half(float f) {
 
 }  // namespace detail
 
-#define QUARREL_LANES(expr)                    \
-  F32x16 r;                                    \
-  for (int i = 0; i < 16; ++i) r.v[i] = expr;  \
+#define QUARREL_LANES(expr)                   \
+  F32x16 r;                                   \
+  for (int i = 0; i < 16; ++i) r.v[i] = expr; \
   return r
 
 static inline F32x16 broadcast(float x) { QUARREL_LANES(x); }
@@ -66,6 +66,9 @@ static inline void store_partial(float* p, F32x16 a, int n) {
 }
 static inline F32x16 load_f16(const std::uint16_t* p) {
   QUARREL_LANES(detail::half_to_float(p[i]));
+}
+static inline F32x16 load_bf16(const std::uint16_t* p) {
+  QUARREL_LANES(detail::bits_to_float(static_cast<std::uint32_t>(p[i]) << 16));
 }
 static inline void store_f16(std::uint16_t* p, F32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = detail::float_to_half(a.v[i]);
@@ -82,9 +85,7 @@ static inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
 static inline F32x16 max(F32x16 a, F32x16 b) { QUARREL_LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 static inline F32x16 min(F32x16 a, F32x16 b) { QUARREL_LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 // To nearest even, for |x| < 2^22: the classic constant pushes the fraction out of the mantissa.
-static inline F32x16 round_to_int(F32x16 a) {
-  QUARREL_LANES((a.v[i] + 12582912.0f) - 12582912.0f);
-}
+static inline F32x16 round_to_int(F32x16 a) { QUARREL_LANES((a.v[i] + 12582912.0f) - 12582912.0f); }
 // 2^a for whole a in [-126, 127].
 static inline F32x16 pow2(F32x16 a) {
   QUARREL_LANES(detail::bits_to_float(

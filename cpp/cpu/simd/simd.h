@@ -11,16 +11,16 @@
 
 #if defined(QUARREL_ISA_AVX512)
 #define QUARREL_ISA avx512
-#include "cpu/simd/avx512.h"
+#include "cpu/simd/avx512_int.h"
 #elif defined(QUARREL_ISA_AVX2)
 #define QUARREL_ISA avx2
-#include "cpu/simd/avx2.h"
+#include "cpu/simd/avx2_int.h"
 #elif defined(QUARREL_ISA_NEON)
 #define QUARREL_ISA neon
-#include "cpu/simd/neon.h"
+#include "cpu/simd/neon_int.h"
 #else
 #define QUARREL_ISA portable
-#include "cpu/simd/portable.h"
+#include "cpu/simd/portable_int.h"
 #endif
 
 namespace quarrel::cpu::QUARREL_ISA {

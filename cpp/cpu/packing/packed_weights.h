@@ -1,0 +1,32 @@
+// The matrices of a Program in tiles, one allocation for all.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/thread_pool.h"
+#include "program/program.h"
+
+namespace quarrel::cpu {
+
+class PackedWeights {
+ public:
+  // Packs every matrix that a linear op uses; charges the copy and the other weights (norms,
+  // biases, an embedding table of its own) to the ledger. The pages of the file that were read
+  // only to be packed are given back. Throws OutOfMemoryError.
+  PackedWeights(const Program& program, ThreadPool& pool,
+                const std::shared_ptr<MemoryLedger>& ledger);
+
+  // The tiles of a linear op's matrix.
+  const std::byte* tiles(WeightId id) const {
+    return memory_.data() + offsets_[static_cast<std::size_t>(id.index)];
+  }
+
+ private:
+  std::vector<std::size_t> offsets_;  // [n_weights]
+  Buffer memory_;
+  MemoryLedger::Charge others_;
+};
+
+}  // namespace quarrel::cpu
