@@ -142,6 +142,12 @@ def test_prompt_longer_than_the_context_says_what_fits(tiny_llm):
     assert (len(out.token_ids), out.finish_reason) == (1, "length")
 
 
+def test_context_beyond_what_the_model_was_trained_on_is_refused(tiny_llm):
+    trained = tiny_llm("qwen3").engine.runner.parameters.context_length
+    with pytest.raises(UsageError, match=f"trained on {trained} tokens"):
+        tiny_llm("qwen3", context_length=trained + 1)
+
+
 def test_cache_too_small_for_the_prompt_says_what_fits(tiny_llm):
     one_block = tiny_llm("qwen3").engine.runner.kv_bytes_per_token * 16
     llm = tiny_llm("qwen3", kv_cache_memory=one_block * 2)
