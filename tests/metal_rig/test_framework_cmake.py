@@ -13,12 +13,11 @@ import pytest
 
 import reference
 from metal_rig import toolchain
-from metal_rig.framework.build import build_metal
+from metal_rig.framework.control import Fault, software_metal
 from metal_rig.shaders import SHADERS, shader_source
 
 PACKAGES = toolchain.FRAMEWORK_PACKAGES
 HOST = Path(__file__).parent / "framework" / "host"
-FAULT_GPU = 3  # RIG_FAULT_GPU of rig_control.h
 
 
 def cmake(*arguments: str) -> None:
@@ -58,9 +57,35 @@ def test_a_product_shader_runs_through_objective_cpp(host: ctypes.CDLL) -> None:
 def test_failures_arrive_as_exceptions(host: ctypes.CDLL) -> None:
     """Python reaches the same software Metal through its control interface."""
     x, y = np.zeros((2, 100), np.float32)
-    assert "source.metal:1:" in add(host, "broken", x, y)
-    control = ctypes.CDLL(str(build_metal()))
-    control.rig_inject(FAULT_GPU, 0)
     source = shader_source(SHADERS / "elementwise.metal")
-    assert "injected" in add(host, source, x, y)
-    assert add(host, source, x, y) == ""
+    with software_metal() as metal:
+        assert "source.metal:1:" in add(host, "broken", x, y)
+        for fault in (Fault.COMPILE, Fault.PIPELINE, Fault.GPU, Fault.TIMEOUT):
+            metal.inject(fault)
+            assert "injected" in add(host, source, x, y)
+        assert add(host, source, x, y) == ""
+        assert metal.n_dispatches == 1
+        assert metal.n_live_buffers == 0
+
+
+def test_order_and_access_checks_do_not_change_a_right_kernel(host: ctypes.CDLL) -> None:
+    x, y = np.random.default_rng(1).standard_normal((2, 500)).astype(np.float32)
+    want = reference.add(x, y, 0.5)
+    with software_metal() as metal:
+        metal.set_reversed(True)
+        metal.set_access_checks(True)
+        assert add(host, shader_source(SHADERS / "elementwise.metal"), x, y) == ""
+    np.testing.assert_allclose(x, want, rtol=1e-6, atol=1e-7)
+
+
+def test_broken_rules_fail_the_test(host: ctypes.CDLL) -> None:
+    """A threadgroup of 64 where the pipeline allows 32."""
+    x, y = np.zeros((2, 64), np.float32)
+
+    def break_a_rule() -> None:
+        with software_metal() as metal:
+            metal.set_max_threads_per_threadgroup(32)
+            add(host, shader_source(SHADERS / "elementwise.metal"), x, y)
+
+    with pytest.raises(AssertionError, match="the pipeline allows 32"):
+        break_a_rule()

@@ -165,6 +165,10 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
 }
 - (id<MTLComputePipelineState>)newComputePipelineStateWithFunction:(id<MTLFunction>)function
                                                              error:(NSError**)error {
+  if (!function) {
+    state().violation("newComputePipelineStateWithFunction: nil");
+    return nil;
+  }
   if (state().fails(RIG_FAULT_PIPELINE)) {
     if (error)
       *error = rig_error(MTLLibraryErrorDomain, MTLLibraryErrorInternal, "injected by a test");

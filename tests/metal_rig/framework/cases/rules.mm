@@ -98,6 +98,15 @@ const Cases kCases = {
        [second endEncoding];
        expect("without a pipeline");
      }},
+    {"pipeline_of_no_function",
+     [] {
+       Fixture f;
+       id<MTLFunction> missing = [f.library newFunctionWithName:@"missing"];
+       CHECK(missing == nil);
+       NSError* error = nil;
+       CHECK([f.device newComputePipelineStateWithFunction:missing error:&error] == nil);
+       expect("newComputePipelineStateWithFunction: nil");
+     }},
     {"argument_not_bound",
      [] {
        Encoding e;

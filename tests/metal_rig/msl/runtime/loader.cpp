@@ -50,6 +50,11 @@ void* msl_load(const char* path, const uint32_t* indices, const void* const* val
     const auto* bytes = static_cast<const char*>(values[i]);
     constants[indices[i]].assign(bytes, bytes + sizes[i]);
   }
+  // Kernels find the runtime's functions in the global scope, wherever this library was loaded.
+  Dl_info self{};
+  if (dladdr(reinterpret_cast<void*>(&msl_load), &self)) {
+    dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
+  }
   const std::string copy = private_copy(path);
   published = &constants;
   void* library = copy.empty() ? nullptr : dlopen(copy.c_str(), RTLD_NOW | RTLD_LOCAL);
