@@ -7,9 +7,9 @@ using namespace metal;
 // The most simdgroups that a threadgroup can have (1024 threads).
 constant constexpr uint kMaxSimdgroups = 32;
 
-// The sum over a threadgroup, given to every thread. Adds the simdgroups' sums in ascending order, so
-// the result depends on the threadgroup's size alone. `partial` has one element per simdgroup; it may
-// be used again only after another barrier.
+// The sum over a threadgroup, given to every thread. Adds the simdgroups' sums in ascending order,
+// so the result depends on the threadgroup's size alone. `partial` has one element per simdgroup;
+// it may be used again only after another barrier.
 inline float threadgroup_sum(float value, threadgroup float* partial, uint lane, uint simdgroup,
                              uint n_simdgroups) {
   const float sum = simd_sum(value);

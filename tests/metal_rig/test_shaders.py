@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,19 @@ PACKAGES = toolchain.MSL_PACKAGES
 @pytest.mark.parametrize("file", shader_files(), ids=lambda f: f.stem)
 def test_compiles_without_warnings(file: Path) -> None:
     compile_metal(shader_source(file), warnings=True)
+
+
+def test_params_compile_for_the_host() -> None:
+    """The size assertions hold in C++ as they do in the shaders."""
+    command = [toolchain.clangxx(), "-std=c++20", "-x", "c++", "-fsyntax-only", "-Wall", "-Wextra"]
+    result = subprocess.run(
+        [*command, "-Werror", "-Wno-pragma-once-outside-header", str(SHADERS / "params.h")],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("n", [4, 64, 576, 2052])

@@ -40,7 +40,7 @@ void* msl_load(const char* path, const uint32_t* indices, const void* const* val
 uint32_t msl_kernel_count(void* library);
 const __msl_kernel* msl_kernel_at(void* library, uint32_t i);
 
-// Zeroed memory that ends at a page nobody may touch (up to 15 bytes before it, for 16-byte alignment)
+// Zeroed memory that ends at a page nobody may touch (up to 15 bytes before it, to be 16-aligned)
 // and begins after another; the bytes between carry a pattern. Returns null when out of memory.
 void* msl_guarded_alloc(size_t n_bytes);
 void msl_guarded_free(void* memory);
