@@ -18,8 +18,7 @@ using namespace nb::literals;
 namespace quarrel {
 namespace {
 
-WeightId add_weight(ProgramBuilder& builder, const gguf::ModelFile& file,
-                    const std::string& name) {
+WeightId add_weight(ProgramBuilder& builder, const gguf::ModelFile& file, const std::string& name) {
   const gguf::TensorInfo* tensor = file.find_tensor(name);
   if (tensor == nullptr)
     throw ModelFormatError(file.path().string() + ": tensor " + name +

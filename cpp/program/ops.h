@@ -36,8 +36,8 @@ struct ValueInfo {
 };
 
 // A tensor of the model file, in the file's own format: n_rows rows of n_cols elements.
-// owner keeps the mapping alive. file_backed: data is a private mapping of a file that nobody writes
-// to, so a device that has copied it may give its pages back to the system.
+// owner keeps the mapping alive. file_backed: data is a private mapping of a file that nobody
+// writes to, so a device that has copied it may give its pages back to the system.
 struct Weight {
   std::string name;
   DType dtype;
@@ -50,7 +50,7 @@ struct Weight {
 
 // One rotary embedding: angle(position, i) = position * inverse_frequencies[i].
 struct RopeTable {
-  bool interleaved;  // pairs (2i, 2i+1), else halves (i, i + n_rotated/2)
+  bool interleaved;                         // pairs (2i, 2i+1), else halves (i, i + n_rotated/2)
   std::vector<double> inverse_frequencies;  // [n_rotated / 2]
 };
 
@@ -109,8 +109,7 @@ struct SoftcapOp {
 struct SelectRowsOp {};  // Tokens -> Selected: the rows whose logits are wanted
 
 using OpKind = std::variant<EmbeddingOp, RmsNormOp, LinearOp, RopeOp, KVWriteOp, AttentionOp,
-                            SiluMulOp, GeluMulOp, AddOp, ScaleOp, SoftcapOp,
-                            SelectRowsOp>;
+                            SiluMulOp, GeluMulOp, AddOp, ScaleOp, SoftcapOp, SelectRowsOp>;
 
 struct Op {
   OpKind kind;
