@@ -48,6 +48,7 @@ CACHES: dict[str, Callable[[], tuple[_core.KVCache, list[int]]]] = {
     "paged-fifo": _made("paged", groups=[0], n_blocks=[16], block_size=3, eviction="fifo"),
     "hybrid": _made("paged", groups=[6, 0], n_blocks=[10, 16]),
     "hybrid-lfu": _made("paged", groups=[0, 9, 1], n_blocks=[14, 12, 9], eviction="lfu"),
+    "hybrid-roomy": _made("paged", groups=[5, 0], n_blocks=[400, 400], block_size=2),
     "hybrid-collisions": _hybrid_with_collisions,
     "sliding": _made("sliding_window", groups=[0], n_blocks=[9], window=7, sinks=2),
     "sliding-hybrid": _made("sliding_window", groups=[4, 0], n_blocks=[9, 12], window=10, sinks=5),
@@ -109,6 +110,17 @@ class CacheMachine(RuleBasedStateMachine):
     def trim(self, index: int, drop: int) -> None:
         sequence = self.sequence(index)
         self.twin.trim(sequence, max(len(sequence.tokens) - drop, 0))
+
+    @precondition(lambda self: self.twin.sequences)
+    @rule(index=INDEX, drop=st.integers(0, 9), tokens=TOKENS)
+    def regenerate(self, index: int, drop: int, tokens: list[int]) -> None:
+        """Another ending for a text, and then somebody asks for the first one."""
+        sequence = self.sequence(index)
+        old = [*sequence.tokens, 0]
+        self.twin.trim(sequence, max(len(sequence.tokens) - drop, 0))
+        self.compute(sequence, tokens)
+        self.twin.check()
+        self.twin.open(old, len(old))
 
     @precondition(lambda self: self.twin.sequences)
     @rule(index=INDEX)

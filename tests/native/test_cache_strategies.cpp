@@ -8,6 +8,7 @@
 
 #include "cache_twin.h"
 #include "core/error.h"
+#include "program/step_assembler.h"
 
 namespace quarrel::testing {
 namespace {
@@ -270,6 +271,29 @@ TEST_CASE("sliding window: layers with a narrower window of their own keep it, w
     CHECK(cache.group_spec(g).sinks == 4);
   }
   CHECK_THROWS_AS(SlidingWindowCache(paged_config({{}}, 4, {4}), 0, 0), InvalidArgument);
+}
+
+TEST_CASE("sliding window: a step tells attention what the cache keeps and where it lies") {
+  SlidingWindowCache cache(paged_config({{}, {3, 0}}, 4, {8, 8}), 6, 2);
+  const auto a = fill(cache, iota(16));
+  REQUIRE(cache.reserve(a, 1).ok);
+  StepAssembler assembler(100);
+  const std::vector<SequenceId> sequences{a};
+  const std::vector<std::int32_t> starts{0, 1}, rows{0};
+  const Tokens tokens = iota(1);
+  const StepInputs inputs = assembler.assemble({sequences, starts, tokens, rows}, cache);
+  REQUIRE(inputs.groups.size() == 2);
+  CHECK(inputs.groups[0].window == 6);
+  CHECK(inputs.groups[0].sinks == 2);
+  CHECK(inputs.groups[1].window == 3);
+  CHECK(inputs.groups[1].sinks == 0);
+  // Position 16 sees 11..16 and 0, 1; then 14..16.
+  const auto table_of = [&](std::size_t g) {
+    return Ids(inputs.groups[g].block_tables.begin(), inputs.groups[g].block_tables.end());
+  };
+  CHECK(table_of(0) == Ids{0, -1, 2, 3, 4});
+  CHECK(table_of(1) == Ids{-1, -1, -1, 3, 4});
+  CHECK(inputs.groups[0].slot_mapping[0] == 16);
 }
 
 TEST_CASE("contiguous: a text that outgrew its run moves, or starts anew") {
