@@ -30,6 +30,5 @@ def record(file: _core.GGUFFile, p: Hyperparameters) -> _core.Program:
         x = r.add(x, r.linear(h, f"{block}.attn_output"), scale=residual_scale)
 
         h = r.rms_norm(x, f"{block}.ffn_norm", p.rms_eps)
-        h = r.silu_mul(r.linear(h, f"{block}.ffn_gate"), r.linear(h, f"{block}.ffn_up"))
-        x = r.add(x, r.linear(h, f"{block}.ffn_down"), scale=residual_scale)
+        x = r.add(x, r.swiglu(h, block), scale=residual_scale)
     return r.finish(x, "output_norm", p.rms_eps, scale=1.0 / m.number("logit_scale"))

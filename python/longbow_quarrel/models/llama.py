@@ -9,8 +9,20 @@ from longbow_quarrel.models.recorder import Recorder
 
 def record(file: _core.GGUFFile, p: Hyperparameters) -> _core.Program:
     """Record the forward pass (Touvron et al., "LLaMA", 2023)."""
+    return record_layers(file, p, interleaved_rope=True)
+
+
+def record_layers(
+    file: _core.GGUFFile, p: Hyperparameters, *, interleaved_rope: bool
+) -> _core.Program:
+    """Record the layers that llama and its relatives share; biases come with the file."""
     r = Recorder(file, [_core.KVLayer(p.n_kv_heads, p.head_dim)] * p.n_layers)
-    rope = r.rope_table(p.head_dim, p.rope_base, interleaved=True, linear_scale=p.rope_linear_scale)
+    rope = r.rope_table(
+        p.head_dim,
+        p.rope_base,
+        interleaved=interleaved_rope,
+        linear_scale=p.rope_linear_scale,
+    )
     x = r.embedding()
     for layer in range(p.n_layers):
         block = f"blk.{layer}"
@@ -22,6 +34,5 @@ def record(file: _core.GGUFFile, p: Hyperparameters) -> _core.Program:
         x = r.add(x, r.linear(h, f"{block}.attn_output"))
 
         h = r.rms_norm(x, f"{block}.ffn_norm", p.rms_eps)
-        h = r.silu_mul(r.linear(h, f"{block}.ffn_gate"), r.linear(h, f"{block}.ffn_up"))
-        x = r.add(x, r.linear(h, f"{block}.ffn_down"))
+        x = r.add(x, r.swiglu(h, block))
     return r.finish(x, "output_norm", p.rms_eps)

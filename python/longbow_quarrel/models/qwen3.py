@@ -26,6 +26,5 @@ def record(file: _core.GGUFFile, p: Hyperparameters) -> _core.Program:
         x = r.add(x, r.linear(h, f"{block}.attn_output"))
 
         h = r.rms_norm(x, f"{block}.ffn_norm", p.rms_eps)
-        h = r.silu_mul(r.linear(h, f"{block}.ffn_gate"), r.linear(h, f"{block}.ffn_up"))
-        x = r.add(x, r.linear(h, f"{block}.ffn_down"))
+        x = r.add(x, r.swiglu(h, block))
     return r.finish(x, "output_norm", p.rms_eps)

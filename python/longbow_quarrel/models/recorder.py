@@ -69,8 +69,10 @@ class Recorder:
         self._builder.kv_write(layer, k, v)
         return self._builder.attention(layer, q, n_heads, scale)
 
-    def silu_mul(self, gate: _core.Value, up: _core.Value) -> _core.Value:
-        return self._builder.silu_mul(gate, up)
+    def swiglu(self, x: _core.Value, block: str) -> _core.Value:
+        """The feed-forward of a block (Shazeer, "GLU Variants Improve Transformer", 2020)."""
+        gate, up = self.linear(x, f"{block}.ffn_gate"), self.linear(x, f"{block}.ffn_up")
+        return self.linear(self._builder.silu_mul(gate, up), f"{block}.ffn_down")
 
     def gelu_mul(self, gate: _core.Value, up: _core.Value) -> _core.Value:
         return self._builder.gelu_mul(gate, up)
