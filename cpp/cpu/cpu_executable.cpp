@@ -165,21 +165,18 @@ void CpuExecutable::run_linear(const Stage& stage, const Step& step) {
   const std::size_t n_tokens = n_rows(stage.rows, step);
   const std::size_t n_chunks = (n_tokens + kTokensPerItem - 1) / kTokensPerItem;
   std::size_t n_tiles = 0;
-  for (const std::size_t i : stage.ops) n_tiles += packed_tiles(width(*program_->ops[i].output));
+  linear_work_.clear();
+  for (std::size_t k = 0; k < stage.ops.size(); ++k) {
+    linear_work_.push_back(linear_args(program_->ops[stage.ops[k]], stage.slots[k]));
+    n_tiles += packed_tiles(linear_work_.back().n_out);
+  }
   pool_->parallel_for(n_chunks * n_tiles, [&](std::size_t item, int thread) {
     const std::size_t token = item / n_tiles * kTokensPerItem;
     std::size_t tile = item % n_tiles;
-    for (std::size_t k = 0; k < stage.ops.size(); ++k) {
-      const Op& op = program_->ops[stage.ops[k]];
-      const std::size_t here = packed_tiles(width(*op.output));
-      if (tile < here) {
-        kernels_.linear(linear_args(op, stage.slots[k]),
-                        {tile, 1, token, std::min(kTokensPerItem, n_tokens - token)},
-                        scratch(thread));
-        return;
-      }
-      tile -= here;
-    }
+    const LinearArgs* args = linear_work_.data();
+    for (; tile >= packed_tiles(args->n_out); ++args) tile -= packed_tiles(args->n_out);
+    kernels_.linear(*args, {tile, 1, token, std::min(kTokensPerItem, n_tokens - token)},
+                    scratch(thread));
   });
 }
 

@@ -84,6 +84,7 @@ class CpuExecutable final : public Executable {
   Buffer token_arena_;
   Buffer selected_arena_;
   Buffer scratch_;                             // one part per thread
+  std::vector<LinearArgs> linear_work_;        // of one stage, as the next
   std::vector<AttentionWork> attention_work_;  // of one stage; keeps its memory between steps
   Buffer partials_;                            // sums of partitions, grows with the context
   std::vector<Buffer> quantized_;  // [n_slots], rows of quantized_row_bytes(slot's width)

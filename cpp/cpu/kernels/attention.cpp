@@ -153,7 +153,8 @@ void sum_partition(const AttentionArgs& a, std::size_t kv_head, const Rows& rows
   for (std::size_t start = begin / kAttentionPositions * kAttentionPositions; start < end;
        start += kAttentionPositions) {
     const std::size_t next = start + kAttentionPositions;
-    const KVStep step{a, kv_head, start, begin > start ? begin : start, end < next ? end : next};
+    const KVStep step{a,  kv_head, start, begin > start ? begin : start, end < next ? end : next,
+                      end};
     score(step, rows.n, rows.q, rows.scores, rows.expanded);
     for (std::size_t r = 0; r < rows.n; ++r) softmax_row(a, rows, r, start);
     accumulate(step, rows.n, rows.scores, rows.sums.out,

@@ -38,7 +38,36 @@ StepTiles<kElement> tiles_of(const KVStep& step, const std::byte* base) {
   return tiles;
 }
 
-// The same as float32, for when many rows read them.
+// What will be read next. Few rows leave the reading bound by memory, and a tile is too short for
+// the hardware to run ahead in.
+template <KVElement kElement>
+struct Ahead {
+  StepTiles<kElement> tiles;
+
+  // Call number `turn` of as many as there are dimensions.
+  void prefetch(std::size_t turn) const {
+    if constexpr (kElement != KVElement::F32) {  // expanded tiles are in cache
+      const std::size_t line = turn / 2 * (64 / sizeof(typename Element<kElement>::Type));
+      __builtin_prefetch(tiles.tile[turn % 2] + line);
+      __builtin_prefetch(tiles.tile[turn % 2 + 2] + line);
+    }
+  }
+};
+
+template <KVElement kElement>
+Ahead<kElement> ahead_of_score(const KVStep& step) {
+  return {tiles_of<kElement>(step, step.args.view.v)};
+}
+
+template <KVElement kElement>
+Ahead<kElement> ahead_of_accumulate(const KVStep& step) {
+  const std::size_t next = step.start + kAttentionPositions;
+  if (next >= step.next_end) return {tiles_of<kElement>(step, step.args.view.k)};
+  return {tiles_of<kElement>({step.args, step.kv_head, next, next, step.next_end, step.next_end},
+                             step.args.view.k)};
+}
+
+// The tiles of a step as float32, for when many rows read them.
 template <KVElement kElement>
 StepTiles<KVElement::F32> expand(const KVStep& step, const std::byte* base, float* to) {
   const StepTiles<kElement> from = tiles_of<kElement>(step, base);
@@ -53,12 +82,14 @@ StepTiles<KVElement::F32> expand(const KVStep& step, const std::byte* base, floa
 }
 
 template <KVElement kElement, int kRows>
-void score_rows(const StepTiles<kElement>& k, std::size_t head_dim, const float* q, float* scores) {
+void score_rows(const StepTiles<kElement>& k, const Ahead<kElement>& ahead, std::size_t head_dim,
+                const float* q, float* scores) {
   F32x16 sums[kRows][kStepTiles];
   QUARREL_UNROLL
   for (int r = 0; r < kRows; ++r) QUARREL_UNROLL
   for (std::size_t i = 0; i < kStepTiles; ++i) sums[r][i] = broadcast(0.0f);
   for (std::size_t d = 0; d < head_dim; ++d) {
+    ahead.prefetch(d);
     F32x16 keys[kStepTiles];
     QUARREL_UNROLL
     for (std::size_t i = 0; i < kStepTiles; ++i)
@@ -76,23 +107,23 @@ void score_rows(const StepTiles<kElement>& k, std::size_t head_dim, const float*
 }
 
 template <KVElement kElement>
-void score_all(const StepTiles<kElement>& k, std::size_t head_dim, std::size_t n_rows,
-               const float* q, float* scores) {
+void score_all(const StepTiles<kElement>& k, const Ahead<kElement>& ahead, std::size_t head_dim,
+               std::size_t n_rows, const float* q, float* scores) {
   for (std::size_t r = 0; r < n_rows; r += kGroup) {
     const float* rows = q + r * head_dim;
     float* to = scores + r * kAttentionPositions;
     switch (n_rows - r) {
       case 1:
-        score_rows<kElement, 1>(k, head_dim, rows, to);
+        score_rows<kElement, 1>(k, ahead, head_dim, rows, to);
         break;
       case 2:
-        score_rows<kElement, 2>(k, head_dim, rows, to);
+        score_rows<kElement, 2>(k, ahead, head_dim, rows, to);
         break;
       case 3:
-        score_rows<kElement, 3>(k, head_dim, rows, to);
+        score_rows<kElement, 3>(k, ahead, head_dim, rows, to);
         break;
       default:
-        score_rows<kElement, kGroup>(k, head_dim, rows, to);
+        score_rows<kElement, kGroup>(k, ahead, head_dim, rows, to);
         break;
     }
   }
@@ -103,16 +134,18 @@ void score_element(const KVStep& step, std::size_t n_rows, const float* q, float
                    float* expanded) {
   const std::size_t head_dim = step.args.view.head_dim;
   if (kElement != KVElement::F32 && n_rows > kGroup) {
-    score_all(expand<kElement>(step, step.args.view.k, expanded), head_dim, n_rows, q, scores);
+    const auto tiles = expand<kElement>(step, step.args.view.k, expanded);
+    score_all(tiles, {tiles}, head_dim, n_rows, q, scores);
   } else {
-    score_all(tiles_of<kElement>(step, step.args.view.k), head_dim, n_rows, q, scores);
+    score_all(tiles_of<kElement>(step, step.args.view.k), ahead_of_score<kElement>(step), head_dim,
+              n_rows, q, scores);
   }
 }
 
 // out[row, d...] += weights[row, position] v[position, d...] for 16 * kWidth dimensions.
 template <KVElement kElement, int kRows, std::size_t kWidth>
-void accumulate_part(const KVStep& step, const StepTiles<kElement>& v, std::size_t d,
-                     const float* weights, float* out) {
+void accumulate_part(const KVStep& step, const StepTiles<kElement>& v, const Ahead<kElement>& ahead,
+                     std::size_t d, const float* weights, float* out) {
   const std::size_t head_dim = step.args.view.head_dim;
   F32x16 sums[kRows][kWidth];
   QUARREL_UNROLL
@@ -121,6 +154,7 @@ void accumulate_part(const KVStep& step, const StepTiles<kElement>& v, std::size
     sums[r][i] = load(out + static_cast<std::size_t>(r) * head_dim + d + i * kLanes);
   for (std::size_t at = step.begin - step.start; at < step.end - step.start; ++at) {
     const auto* from = v.tile[at / kKVTile] + at % kKVTile * head_dim + d;
+    ahead.prefetch(d + at);
     F32x16 values[kWidth];
     QUARREL_UNROLL
     for (std::size_t i = 0; i < kWidth; ++i)
@@ -140,33 +174,33 @@ void accumulate_part(const KVStep& step, const StepTiles<kElement>& v, std::size
 }
 
 template <KVElement kElement, int kRows>
-void accumulate_rows(const KVStep& step, const StepTiles<kElement>& v, const float* weights,
-                     float* out) {
+void accumulate_rows(const KVStep& step, const StepTiles<kElement>& v, const Ahead<kElement>& ahead,
+                     const float* weights, float* out) {
   std::size_t d = 0;
   for (; d + kParts * kLanes <= step.args.view.head_dim; d += kParts * kLanes)
-    accumulate_part<kElement, kRows, kParts>(step, v, d, weights, out);
+    accumulate_part<kElement, kRows, kParts>(step, v, ahead, d, weights, out);
   for (; d < step.args.view.head_dim; d += kLanes)
-    accumulate_part<kElement, kRows, 1>(step, v, d, weights, out);
+    accumulate_part<kElement, kRows, 1>(step, v, ahead, d, weights, out);
 }
 
 template <KVElement kElement>
-void accumulate_all(const KVStep& step, const StepTiles<kElement>& v, std::size_t n_rows,
-                    const float* weights, float* out) {
+void accumulate_all(const KVStep& step, const StepTiles<kElement>& v, const Ahead<kElement>& ahead,
+                    std::size_t n_rows, const float* weights, float* out) {
   for (std::size_t r = 0; r < n_rows; r += kGroup) {
     const float* from = weights + r * kAttentionPositions;
     float* to = out + r * step.args.view.head_dim;
     switch (n_rows - r) {
       case 1:
-        accumulate_rows<kElement, 1>(step, v, from, to);
+        accumulate_rows<kElement, 1>(step, v, ahead, from, to);
         break;
       case 2:
-        accumulate_rows<kElement, 2>(step, v, from, to);
+        accumulate_rows<kElement, 2>(step, v, ahead, from, to);
         break;
       case 3:
-        accumulate_rows<kElement, 3>(step, v, from, to);
+        accumulate_rows<kElement, 3>(step, v, ahead, from, to);
         break;
       default:
-        accumulate_rows<kElement, kGroup>(step, v, from, to);
+        accumulate_rows<kElement, kGroup>(step, v, ahead, from, to);
         break;
     }
   }
@@ -176,9 +210,11 @@ template <KVElement kElement>
 void accumulate_element(const KVStep& step, std::size_t n_rows, const float* weights, float* out,
                         float* expanded) {
   if (kElement != KVElement::F32 && n_rows > kGroup) {
-    accumulate_all(step, expand<kElement>(step, step.args.view.v, expanded), n_rows, weights, out);
+    const auto tiles = expand<kElement>(step, step.args.view.v, expanded);
+    accumulate_all(step, tiles, {tiles}, n_rows, weights, out);
   } else {
-    accumulate_all(step, tiles_of<kElement>(step, step.args.view.v), n_rows, weights, out);
+    accumulate_all(step, tiles_of<kElement>(step, step.args.view.v),
+                   ahead_of_accumulate<kElement>(step), n_rows, weights, out);
   }
 }
 

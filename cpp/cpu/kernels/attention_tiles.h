@@ -17,6 +17,7 @@ struct KVStep {
   std::size_t start;
   std::size_t begin;
   std::size_t end;
+  std::size_t next_end;  // [start + 64, next_end) comes after this step; may be empty
 };
 
 // scores[n_rows, 64] = q[n_rows, head_dim] K. Scores of positions that are not wanted are
