@@ -29,18 +29,14 @@ class ModelRunner:
     def __init__(self, path: Path, config: EngineConfig) -> None:
         self.file = _core.GGUFFile(str(path))
         self.parameters, self.program = models.record(self.file)
-        trained = self.parameters.context_length
-        if config.context_length is not None and config.context_length > trained:
-            raise UsageError(
-                f"context_length: the model was trained on {trained} tokens, so that is the most; "
-                f"got {config.context_length}."
-            )
         limit = config.memory_limit
         self.ledger = _core.MemoryLedger(
             int(total_memory_bytes() * 0.8) if limit == "auto" else limit
         )
         self.device = _core.CpuDevice(config.n_threads or usable_cores(), config.cpu_isa)
-        self.context_length = config.context_length or min(trained, _DEFAULT_CONTEXT)
+        self.context_length = config.context_length or min(
+            self.parameters.context_length, _DEFAULT_CONTEXT
+        )
         self.max_tokens = min(config.max_num_batched_tokens, self.context_length)
         executable = self.device.compile(self.program, self.max_tokens, self.ledger)
 

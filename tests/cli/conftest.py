@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import Result, Run, Start
+from cli.running import Result, Run, Start, heed_interrupts
 from longbow_quarrel.cli import main
 
 
@@ -39,11 +39,19 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def popen(
         *arguments: object, env: dict[str, str] | None = None, **options: object
     ) -> subprocess.Popen[bytes]:
+        prepare = options.pop("preexec_fn", None)
+
+        def before_exec() -> None:
+            heed_interrupts()
+            if callable(prepare):
+                prepare()
+
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             cwd=tmp_path,
             env=os.environ | {"QUARREL_CACHE_DIR": str(tmp_path / "cache")} | (env or {}),
+            preexec_fn=before_exec,
             **(pipes | options),  # type: ignore[call-overload]
         )
         started.append(process)

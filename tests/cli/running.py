@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,3 +17,8 @@ class Result:
 
 Run = Callable[..., Result]
 Start = Callable[..., subprocess.Popen[bytes]]
+
+
+def heed_interrupts() -> None:
+    """A shell starts background jobs, and so perhaps these tests, with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import Start
+from cli.running import Start, heed_interrupts
 from sources.standin import IndexStandIn, make_wheel, pseudo_random, serving
 
 INTERRUPTED = 130
@@ -43,16 +43,20 @@ class Terminal:
         )
         os.close(slave)
         self.seen = b""
+        self._found = 0  # where the last text that was waited for ends
 
     def read_until(self, text: bytes, seconds: float = 30.0) -> None:
-        start = len(self.seen)
         deadline = time.monotonic() + seconds
-        while text not in self.seen[start:]:
+        while text not in self.seen[self._found :]:
             assert time.monotonic() < deadline, self.seen
             if not self._read():
                 raise AssertionError(f"{text!r} has not come: {self.seen!r}")
+        self._found = self.seen.index(text, self._found) + len(text)
 
     def write(self, data: bytes) -> None:
+        # Nobody types in the microseconds between a prompt's appearance and the wait for input, in
+        # which CPython's readline overlooks a signal until the next key.
+        time.sleep(0.2)
         os.write(self._master, data)
 
     def finish(self) -> int:
@@ -141,9 +145,12 @@ def test_while_downloading(start: Start, tmp_path: Path, on_terminal: bool) -> N
 
 
 def test_while_native_code_computes() -> None:
-    process = subprocess.Popen([sys.executable, "-c", BLOCKED], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", BLOCKED], stdout=subprocess.PIPE, preexec_fn=heed_interrupts
+    )
     assert process.stdout is not None
     process.stdout.readline()
+    time.sleep(0.5)  # until it is inside the native function
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
     assert process.wait(timeout=10) == INTERRUPTED
