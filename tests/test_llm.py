@@ -150,6 +150,20 @@ def test_cache_too_small_for_the_prompt_says_what_fits(tiny_llm):
     assert llm.generate([[5] * 20], GREEDY)[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"cache": "pagd"}, "expected one of contiguous, paged"),
+        ({"cache": "sliding_window"}, "use contiguous or paged"),
+        ({"cache": "paged", "eviction": "random"}, "expected one of lru, lfu, fifo"),
+        ({"cpu_isa": "mmx"}, "expected an instruction set among auto"),
+    ],
+)
+def test_unknown_choices_are_refused_by_name(tiny_llm, config, message):
+    with pytest.raises(UsageError, match=message):
+        tiny_llm("qwen3", **config)
+
+
 def test_memory_limit_is_hard(tiny_model_path):
     with pytest.raises(OutOfMemoryError, match="raise memory_limit"):
         LLM(tiny_model_path("qwen3"), config=EngineConfig(memory_limit=100_000))

@@ -46,6 +46,10 @@ class ModelRunner:
         n_blocks = self._blocks_per_group(config, sum(block_bytes))
         self.capacity_tokens = n_blocks * config.block_size
         self.kv_bytes_per_token = sum(block_bytes) // config.block_size
+        if config.cache == "sliding_window":
+            raise UsageError(
+                "cache: the CPU device cannot mask a sliding window yet; use contiguous or paged."
+            )
         self.cache: _core.KVCache = make_cache(
             config.cache,
             groups=[group.window for group in self.program.groups],
