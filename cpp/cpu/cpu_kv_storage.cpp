@@ -73,18 +73,43 @@ CpuKVStorage::CpuKVStorage(const Program& program, const KVLayout& layout, Memor
   }
 }
 
-void CpuKVStorage::copy_block(std::size_t group, BlockId from, BlockId to) {
+template <class Visit>
+void CpuKVStorage::each_side(std::size_t group, const Visit& visit) const {
   for (const std::size_t i : groups_[group].layers) {
     const KVView& view = views_[i];
     const KVLayer layer{view.n_kv_heads, view.head_dim, 0};
-    const auto copy = [&](std::byte* base, DType dtype) {
-      const std::size_t n = side_block_bytes(layer, layout_.block_size, dtype);
-      std::memcpy(base + static_cast<std::size_t>(to) * n,
-                  base + static_cast<std::size_t>(from) * n, n);
-    };
-    copy(view.k, layout_.k_dtype);
-    copy(view.v, layout_.v_dtype);
+    visit(view.k, side_block_bytes(layer, layout_.block_size, layout_.k_dtype));
+    visit(view.v, side_block_bytes(layer, layout_.block_size, layout_.v_dtype));
   }
+}
+
+std::size_t CpuKVStorage::block_bytes(std::size_t group) const {
+  std::size_t total = 0;
+  each_side(group, [&](const std::byte*, std::size_t n) { total += n; });
+  return total;
+}
+
+void CpuKVStorage::read_block(std::size_t group, BlockId block, std::span<std::byte> out) const {
+  std::byte* next = out.data();
+  each_side(group, [&](const std::byte* base, std::size_t n) {
+    std::memcpy(next, base + static_cast<std::size_t>(block) * n, n);
+    next += n;
+  });
+}
+
+void CpuKVStorage::write_block(std::size_t group, BlockId block, std::span<const std::byte> bytes) {
+  const std::byte* next = bytes.data();
+  each_side(group, [&](std::byte* base, std::size_t n) {
+    std::memcpy(base + static_cast<std::size_t>(block) * n, next, n);
+    next += n;
+  });
+}
+
+void CpuKVStorage::copy_block(std::size_t group, BlockId from, BlockId to) {
+  each_side(group, [&](std::byte* base, std::size_t n) {
+    std::memcpy(base + static_cast<std::size_t>(to) * n, base + static_cast<std::size_t>(from) * n,
+                n);
+  });
 }
 
 }  // namespace quarrel::cpu

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cache/block_store.h"
 #include "cache/kv_cache.h"
 #include "core/dtype.h"
 #include "core/memory_ledger.h"
@@ -24,13 +25,10 @@ struct KVLayout {
 };
 
 // The memory that blocks stand for; only its device knows how it is laid out.
-class KVStorage {
+class KVStorage : public BlockStore {
  public:
-  virtual ~KVStorage() = default;
   virtual const KVLayout& layout() const = 0;
   virtual std::size_t n_bytes() const = 0;
-  // All layers of a group, K and V.
-  virtual void copy_block(std::size_t group, BlockId from, BlockId to) = 0;
 };
 
 // Block tables and slots of one layer group, for the sequences of a step.
