@@ -50,6 +50,8 @@ def test_unknown_keys_are_refused_with_a_hint():
         ("device", "gpu"),
         ("max_num_seqs", 0),
         ("context_length", -5),
+        ("window", 0),
+        ("sinks", -1),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(key, value):
@@ -63,6 +65,8 @@ def test_precedence(tmp_path, monkeypatch):
     assert EngineConfig.load(block_size=128).block_size == 128
     assert EngineConfig.load().block_size == 64
     assert EngineConfig.load().n_threads == 3
+    monkeypatch.setenv("QUARREL_WINDOW", "100")
+    assert (EngineConfig.load().window, EngineConfig.load(sinks=0).sinks) == (100, 0)
     assert EngineConfig.load().max_num_seqs == EngineConfig().max_num_seqs
 
 

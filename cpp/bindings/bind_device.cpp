@@ -1,5 +1,6 @@
 // Devices and the runner of steps, as Python sees them.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
@@ -7,6 +8,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings/arrays.h"
 #include "core/error.h"
@@ -43,6 +46,16 @@ std::shared_ptr<KVStorage> allocate_kv(Device& device, const Program& program,
 std::shared_ptr<Executable> compile(Device& device, std::shared_ptr<Program> program,
                                     std::size_t max_tokens, std::shared_ptr<MemoryLedger> ledger) {
   return device.compile(std::move(program), max_tokens, std::move(ledger));
+}
+
+void make_step_runner(StepRunner* self, std::shared_ptr<Executable> executable,
+                      std::shared_ptr<KVStorage> storage, std::shared_ptr<KVCache> cache,
+                      std::size_t vocab_size,
+                      const std::vector<std::pair<std::size_t, std::size_t>>& masks) {
+  std::vector<GroupSpec> specs;
+  for (const auto& [window, sinks] : masks) specs.push_back({window, sinks});
+  new (self) StepRunner(std::move(executable), std::move(storage), std::move(cache), vocab_size,
+                        std::move(specs));
 }
 
 Logits run(nb::handle self, const Vector<std::int64_t>& sequences,
@@ -91,9 +104,10 @@ void bind_device(nb::module_& m) {
       .def_prop_ro("isa", &cpu::CpuDevice::isa)
       .def_prop_ro("n_threads", &cpu::CpuDevice::n_threads);
   nb::class_<StepRunner>(m, "StepRunner", "Runs steps of a ragged batch.")
-      .def(nb::init<std::shared_ptr<Executable>, std::shared_ptr<KVStorage>,
-                    std::shared_ptr<KVCache>, std::size_t>(),
-           "executable"_a, "storage"_a, "cache"_a, "vocab_size"_a)
+      .def("__init__", &make_step_runner, "executable"_a, "storage"_a, "cache"_a, "vocab_size"_a,
+           "masks"_a = std::vector<std::pair<std::size_t, std::size_t>>(),
+           "masks: (window, sinks) that attention keeps to in each layer group, within what the\n"
+           "cache keeps; none: all that it keeps.")
       .def(
           "run", &run, "sequences"_a, "query_start_loc"_a, "token_ids"_a, "selected_rows"_a,
           "Logits [n_selected, vocab_size] float32, a view that is valid until the next run.\n\n"

@@ -24,11 +24,7 @@ std::size_t partial_floats(const AttentionWork& work) {
 }
 
 AttentionWork make_work(const AttentionArgs& args, const AttentionItem& item) {
-  const auto first = static_cast<std::size_t>(args.positions[item.first_token]);
-  const auto last = static_cast<std::size_t>(args.positions[item.first_token + item.n_tokens - 1]);
-  const std::size_t begin = args.window != 0 && first >= args.window ? first + 1 - args.window : 0;
-  const std::size_t partition = begin / kAttentionPartition;
-  return {args, item, partition, last / kAttentionPartition + 1 - partition};
+  return {args, item, AttentionPartitions(attention_span(args, item))};
 }
 
 }  // namespace
@@ -48,7 +44,8 @@ void CpuExecutable::run_attention(const Stage& stage, const Step& step) {
                              group.block_tables.data() + s * group.max_blocks,
                              in.positions.data(),
                              op.n_heads,
-                             layer.window,
+                             group.window != 0 ? group.window : layer.window,
+                             group.window != 0 ? group.sinks : 0,
                              op.scale,
                              op.softcap};
     const auto end = static_cast<std::size_t>(in.query_start_loc[s + 1]);
@@ -76,7 +73,7 @@ void CpuExecutable::run_split_attention() {
   std::size_t most = 0;
   std::size_t floats = 0;
   for (const AttentionWork& work : attention_work_) {
-    most = std::max(most, work.n_partitions);
+    most = std::max(most, work.partitions.n);
     floats = std::max(floats, partial_floats(work));
   }
   if (most < 2) return run_whole_attention();
@@ -90,14 +87,14 @@ void CpuExecutable::run_split_attention() {
   pool_->parallel_for(n_work * most, [&](std::size_t index, int thread) {
     const AttentionWork& work = attention_work_[index / most];
     const std::size_t partition = index % most;
-    if (partition >= work.n_partitions) return;
-    kernels_.attention_partition(work.args, work.item, work.first_partition + partition,
+    if (partition >= work.partitions.n) return;
+    kernels_.attention_partition(work.args, work.item, work.partitions[partition],
                                  partials(index / most) + partition * partial_floats(work),
                                  reinterpret_cast<float*>(scratch(thread)));
   });
   pool_->parallel_for(n_work, [&](std::size_t i, int thread) {
     const AttentionWork& work = attention_work_[i];
-    kernels_.attention_join(work.args, work.item, work.n_partitions, partials(i),
+    kernels_.attention_join(work.args, work.item, work.partitions.n, partials(i),
                             reinterpret_cast<float*>(scratch(thread)));
   });
 }

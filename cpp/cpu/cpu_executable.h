@@ -20,8 +20,7 @@ namespace quarrel::cpu {
 struct AttentionWork {
   AttentionArgs args;
   AttentionItem item;
-  std::size_t first_partition;
-  std::size_t n_partitions;
+  AttentionPartitions partitions;
 };
 
 // Rows [first, first + n) of a value.

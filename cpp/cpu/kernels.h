@@ -82,7 +82,8 @@ struct AttentionArgs {
   const std::int32_t* block_table;
   const std::int32_t* positions;  // [step tokens]
   std::size_t n_heads;
-  std::size_t window;  // 0: none
+  std::size_t window;  // 0: none; else a query at q sees p <= q with q - p < window or p < sinks
+  std::size_t sinks;
   float scale;
   float softcap;  // 0: none
 };
@@ -108,6 +109,44 @@ struct AttentionItem {
   std::size_t kv_head;
   std::size_t first_token;
   std::size_t n_tokens;
+};
+
+// Positions that some query of a work item sees: [0, sinks_end) and [begin, end).
+struct AttentionSpan {
+  std::size_t sinks_end;  // at most begin
+  std::size_t begin;
+  std::size_t end;
+
+  // The span inside [from, to): [from, sinks_end) and [begin, end).
+  AttentionSpan clipped(std::size_t from, std::size_t to) const {
+    const std::size_t sinks = sinks_end < to ? sinks_end : to;
+    const std::size_t first = begin > from ? begin : from;
+    const std::size_t last = end < to ? end : to;
+    return first < last ? AttentionSpan{sinks, first, last} : AttentionSpan{sinks, sinks, sinks};
+  }
+};
+
+// static, as all that kernels share: each translation unit keeps a copy for its instruction set.
+static inline AttentionSpan attention_span(const AttentionArgs& a, const AttentionItem& item) {
+  const auto first = static_cast<std::size_t>(a.positions[item.first_token]);
+  const auto last = static_cast<std::size_t>(a.positions[item.first_token + item.n_tokens - 1]);
+  const std::size_t begin = a.window != 0 && first >= a.window ? first + 1 - a.window : 0;
+  return a.sinks < begin ? AttentionSpan{a.sinks, begin, last + 1} : AttentionSpan{0, 0, last + 1};
+}
+
+// The partitions that a span touches, in ascending order.
+struct AttentionPartitions {
+  std::size_t n_sinks;  // of sinks, from 0 on
+  std::size_t first;    // of the rest
+  std::size_t n;
+
+  explicit AttentionPartitions(const AttentionSpan& span)
+      : n_sinks((span.sinks_end + kAttentionPartition - 1) / kAttentionPartition),
+        first(span.begin / kAttentionPartition) {
+    if (n_sinks > first) n_sinks = first;
+    n = n_sinks + (span.end - 1) / kAttentionPartition + 1 - first;
+  }
+  std::size_t operator[](std::size_t i) const { return i < n_sinks ? i : first + i - n_sinks; }
 };
 
 struct KernelTable {

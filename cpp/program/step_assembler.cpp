@@ -49,7 +49,7 @@ void StepAssembler::fill_group(std::size_t g, const StepRequest& r, const KVCach
       group.slot_mapping[row] = static_cast<std::int32_t>(slot);
     }
   }
-  const GroupSpec spec = cache.group_spec(g);
+  const GroupSpec spec = masks_.empty() ? cache.group_spec(g) : masks_[g];
   group_inputs_[g] = {group.slot_mapping, group.block_tables, max_blocks, spec.window, spec.sinks};
 }
 

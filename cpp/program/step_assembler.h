@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "cache/kv_cache.h"
@@ -21,7 +22,9 @@ struct StepRequest {
 // Keeps its arrays between steps, so a steady state allocates nothing here.
 class StepAssembler {
  public:
-  explicit StepAssembler(std::size_t vocab_size) : vocab_size_(vocab_size) {}
+  // masks: what attention may see in each layer group, or empty: what the cache keeps.
+  explicit StepAssembler(std::size_t vocab_size, std::vector<GroupSpec> masks = {})
+      : vocab_size_(vocab_size), masks_(std::move(masks)) {}
 
   // Checks the request (InvalidArgument) and fills positions, slots and block tables from the
   // cache's views. Slots must have been reserved. The result points into this object.
@@ -36,6 +39,7 @@ class StepAssembler {
   void fill_group(std::size_t group, const StepRequest& request, const KVCache& cache);
 
   const std::size_t vocab_size_;
+  const std::vector<GroupSpec> masks_;
   std::vector<SequenceView> views_;
   std::vector<std::int32_t> positions_;
   std::vector<std::int32_t> context_lens_;

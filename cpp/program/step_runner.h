@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "cache/kv_cache.h"
 #include "program/device.h"
@@ -12,8 +13,11 @@ namespace quarrel {
 
 class StepRunner {
  public:
+  // masks: one per layer group, in place of what the cache keeps, which they must lie within; so a
+  // cache that keeps everything computes what one with a window does. Empty: the cache's own.
   StepRunner(std::shared_ptr<Executable> executable, std::shared_ptr<KVStorage> storage,
-             std::shared_ptr<KVCache> cache, std::size_t vocab_size);
+             std::shared_ptr<KVCache> cache, std::size_t vocab_size,
+             std::vector<GroupSpec> masks = {});
 
   // Logits [n_selected, vocab_size], valid until the next run. Does not commit: the caller does
   // once the step has succeeded.

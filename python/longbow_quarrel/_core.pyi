@@ -461,7 +461,11 @@ class CpuDevice(Device):
 class StepRunner:
     """Runs steps of a ragged batch."""
 
-    def __init__(self, executable: Executable, storage: KVStorage, cache: KVCache, vocab_size: int) -> None: ...
+    def __init__(self, executable: Executable, storage: KVStorage, cache: KVCache, vocab_size: int, masks: Sequence[tuple[int, int]] = []) -> None:
+        """
+        masks: (window, sinks) that attention keeps to in each layer group, within what the
+        cache keeps; none: all that it keeps.
+        """
 
     def run(self, sequences: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], query_start_loc: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], selected_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
         """

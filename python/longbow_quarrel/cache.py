@@ -25,8 +25,9 @@ class CacheConfig:
         block_size: tokens in a block.
         n_blocks: blocks of each layer group.
         reuse_prefixes: whether texts that start alike share blocks.
-        window: tokens that the sliding window keeps; 0 for other strategies.
-        sinks: first tokens that the sliding window never lets go.
+        window: tokens that attention looks back on at most, in layers whose own window is no
+            narrower; what a sliding window keeps.
+        sinks: first tokens that stay visible in those layers.
         eviction: name of an eviction policy.
         fingerprint: names all that K and V depend on beside the tokens (model, types, adapters).
     """
@@ -47,6 +48,15 @@ class CacheConfig:
     def salt(self) -> int:
         """The fingerprint as 64 bits."""
         return int.from_bytes(hashlib.sha256(self.fingerprint.encode()).digest()[:8], "little")
+
+
+def attention_masks(groups: Sequence[int], window: int | None, sinks: int) -> list[tuple[int, int]]:
+    """What each layer group may see, as (window, sinks): positions p <= q of a query at q where
+    q - p < window or p < sinks; window 0: all.
+
+    A group keeps its own window, without sinks, where ``window`` is no narrower.
+    """
+    return [(own, 0) if window is None or 0 < own <= window else (window, sinks) for own in groups]
 
 
 class StrategyFactory(Protocol):

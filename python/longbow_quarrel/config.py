@@ -67,6 +67,15 @@ class EngineConfig(_Section):
     cache: str = Field("contiguous", description="KV cache strategy.")
     eviction: str = Field("lru", description="Which cached block goes first: lru, lfu or fifo.")
     block_size: int = Field(16, ge=16, le=256, multiple_of=16, description="Tokens of a KV block.")
+    window: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that attention looks back on; sliding_window keeps no more. "
+        "All of the context if unset.",
+    )
+    sinks: int = Field(
+        4, ge=0, description="First tokens that stay visible, and kept, beside the window."
+    )
     kv_cache_memory: Annotated[Size, BeforeValidator(parse_size)] = Field(
         "auto", description="Bytes of the KV cache; auto fits max_num_seqs short or one long text."
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longbow_quarrel import _core, models
-from longbow_quarrel.cache import make_cache
+from longbow_quarrel.cache import attention_masks, make_cache
 from longbow_quarrel.config import EngineConfig, total_memory_bytes, usable_cores
 from longbow_quarrel.errors import UsageError
 from longbow_quarrel.scheduler import ScheduledChunk
@@ -46,18 +46,25 @@ class ModelRunner:
         n_blocks = self._blocks_per_group(config, sum(block_bytes))
         self.capacity_tokens = n_blocks * config.block_size
         self.kv_bytes_per_token = sum(block_bytes) // config.block_size
+        own_windows = [group.window for group in self.program.groups]
+        window = config.window
         if config.cache == "sliding_window":
-            raise UsageError(
-                "cache: the CPU device cannot mask a sliding window yet; use contiguous or paged."
-            )
+            window = window or self.context_length
+        masks = attention_masks(own_windows, window, config.sinks)
         self.cache: _core.KVCache = make_cache(
             config.cache,
-            groups=[group.window for group in self.program.groups],
+            # A cache without a window of its own keeps the sinks of a narrowed layer too.
+            groups=[
+                own if mask == (own, 0) or config.cache == "sliding_window" else 0
+                for own, mask in zip(own_windows, masks, strict=True)
+            ],
             block_size=config.block_size,
             n_blocks=[n_blocks] * len(block_bytes),
             reuse_prefixes=config.prefix_caching,
+            window=window or 0,
+            sinks=config.sinks,
             eviction=config.eviction,
-            fingerprint=f"{path}:{self.file.file_bytes}:{config.kv_type_k}:{config.kv_type_v}",
+            fingerprint=f"{path}:{self.file.file_bytes}:{config.kv_type_k}:{config.kv_type_v}:{masks}",
         )
         storage = self.device.allocate_kv(
             self.program,
@@ -67,7 +74,9 @@ class ModelRunner:
             config.kv_type_v,
             self.ledger,
         )
-        self._runner = _core.StepRunner(executable, storage, self.cache, self.parameters.vocab_size)
+        self._runner = _core.StepRunner(
+            executable, storage, self.cache, self.parameters.vocab_size, masks
+        )
 
     def _blocks_per_group(self, config: EngineConfig, bytes_per_block: int) -> int:
         if config.kv_cache_memory != "auto":

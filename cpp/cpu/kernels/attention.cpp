@@ -42,10 +42,6 @@ struct Rows {
   }
 };
 
-std::size_t first_visible(std::size_t position, std::size_t window) {
-  return window != 0 && position + 1 > window ? position + 1 - window : 0;
-}
-
 int clamp_lane(std::size_t position, std::size_t tile_start) {
   if (position <= tile_start) return 0;
   const std::size_t lane = position - tile_start;
@@ -62,19 +58,26 @@ float exp_of(float x) {
   return lanes[0];
 }
 
+// -infinity where a query at `position` does not see the tile's positions.
+F32x16 masked(const AttentionArgs& a, std::size_t position, std::size_t tile_start, F32x16 scores) {
+  const std::size_t begin = a.window != 0 && position >= a.window ? position + 1 - a.window : 0;
+  F32x16 rest = broadcast(kMinusInfinity);
+  if (tile_start < a.sinks && a.sinks < begin)
+    rest = select_range(0, clamp_lane(a.sinks, tile_start), scores, rest);
+  return select_range(clamp_lane(a.sinks < begin ? begin : 0, tile_start),
+                      clamp_lane(position + 1, tile_start), scores, rest);
+}
+
 // Scores to weights relative to the running maximum; rescales what was summed before.
 void softmax_row(const AttentionArgs& a, const Rows& rows, std::size_t row, std::size_t start) {
   float* scores = rows.scores + row * kAttentionPositions;
   const std::size_t position = rows.position(row);
-  const std::size_t begin = first_visible(position, a.window);
   F32x16 s[kStepTiles];
   F32x16 highest = broadcast(kMinusInfinity);
   for (std::size_t i = 0; i < kStepTiles; ++i) {
-    const std::size_t tile_start = start + i * kKVTile;
     s[i] = load(scores + i * kKVTile);
     if (a.softcap != 0.0f) s[i] = mul(tanh(div(s[i], broadcast(a.softcap))), broadcast(a.softcap));
-    s[i] = select_range(clamp_lane(begin, tile_start), clamp_lane(position + 1, tile_start), s[i],
-                        broadcast(kMinusInfinity));
+    s[i] = masked(a, position, start + i * kKVTile, s[i]);
     highest = max(highest, s[i]);
   }
   const float step_maximum = reduce_max(highest);
@@ -131,32 +134,16 @@ void clear(const Sums& sums, std::size_t n_rows, std::size_t head_dim) {
   }
 }
 
-// Positions that some row sees.
-struct Span {
-  std::size_t begin;
-  std::size_t end;
-};
-
-Span visible(const AttentionArgs& a, const Rows& rows) {
-  return {first_visible(rows.position(0), a.window), rows.position(rows.n - 1) + 1};
-}
-
 // rows.sums <- the sums of one partition
-void sum_partition(const AttentionArgs& a, std::size_t kv_head, const Rows& rows,
+void sum_partition(const AttentionArgs& a, const AttentionItem& item, const Rows& rows,
                    std::size_t partition) {
-  const Span all = visible(a, rows);
   const std::size_t from = partition * kAttentionPartition;
-  const std::size_t to = from + kAttentionPartition;
-  const std::size_t begin = all.begin > from ? all.begin : from;
-  const std::size_t end = all.end < to ? all.end : to;
+  const AttentionSpan span = attention_span(a, item).clipped(from, from + kAttentionPartition);
   clear(rows.sums, rows.n, a.view.head_dim);
-  for (std::size_t start = begin / kAttentionPositions * kAttentionPositions; start < end;
-       start += kAttentionPositions) {
-    const std::size_t next = start + kAttentionPositions;
-    const KVStep step{a,  kv_head, start, begin > start ? begin : start, end < next ? end : next,
-                      end};
+  KVStep step{a, item.kv_head, span, KVStep::first_from(span, from)};
+  for (; step.start < span.end; step.start = step.next()) {
     score(step, rows.n, rows.q, rows.scores, rows.expanded);
-    for (std::size_t r = 0; r < rows.n; ++r) softmax_row(a, rows, r, start);
+    for (std::size_t r = 0; r < rows.n; ++r) softmax_row(a, rows, r, step.start);
     accumulate(step, rows.n, rows.scores, rows.sums.out,
                rows.expanded + kAttentionPositions * a.view.head_dim);
   }
@@ -192,10 +179,10 @@ void finish(const AttentionArgs& a, const AttentionItem& item, const Rows& rows)
 
 void attention(const AttentionArgs& a, const AttentionItem& item, float* scratch) {
   const Rows rows = prepare(a, item, scratch);
-  const Span all = visible(a, rows);
+  const AttentionPartitions partitions(attention_span(a, item));
   clear(rows.joined, rows.n, a.view.head_dim);
-  for (std::size_t p = all.begin / kAttentionPartition; p * kAttentionPartition < all.end; ++p) {
-    sum_partition(a, item.kv_head, rows, p);
+  for (std::size_t i = 0; i < partitions.n; ++i) {
+    sum_partition(a, item, rows, partitions[i]);
     join(rows.joined, rows.sums, rows.n, a.view.head_dim);
   }
   finish(a, item, rows);
@@ -205,7 +192,7 @@ void attention_partition(const AttentionArgs& a, const AttentionItem& item, std:
                          float* partial, float* scratch) {
   Rows rows = prepare(a, item, scratch);
   rows.sums = sums_at(partial, rows.n, a.view.head_dim);
-  sum_partition(a, item.kv_head, rows, partition);
+  sum_partition(a, item, rows, partition);
 }
 
 void attention_join(const AttentionArgs& a, const AttentionItem& item, std::size_t n_partitions,

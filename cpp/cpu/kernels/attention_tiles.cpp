@@ -32,8 +32,8 @@ StepTiles<kElement> tiles_of(const KVStep& step, const std::byte* base) {
   StepTiles<kElement> tiles;
   for (std::size_t i = 0; i < kStepTiles; ++i) {
     const std::size_t first = step.start + i * kKVTile;
-    const bool is_wanted = first < step.end && first + kKVTile > step.begin;
-    tiles.tile[i] = tile_at<kElement>(step, base, is_wanted ? first : step.begin);
+    const bool is_wanted = step.wants(first, first + kKVTile);
+    tiles.tile[i] = tile_at<kElement>(step, base, is_wanted ? first : step.wanted());
   }
   return tiles;
 }
@@ -61,10 +61,9 @@ Ahead<kElement> ahead_of_score(const KVStep& step) {
 
 template <KVElement kElement>
 Ahead<kElement> ahead_of_accumulate(const KVStep& step) {
-  const std::size_t next = step.start + kAttentionPositions;
-  if (next >= step.next_end) return {tiles_of<kElement>(step, step.args.view.k)};
-  return {tiles_of<kElement>({step.args, step.kv_head, next, next, step.next_end, step.next_end},
-                             step.args.view.k)};
+  const std::size_t next = step.next();
+  if (next >= step.span.end) return {tiles_of<kElement>(step, step.args.view.k)};
+  return {tiles_of<kElement>({step.args, step.kv_head, step.span, next}, step.args.view.k)};
 }
 
 // The tiles of a step as float32, for when many rows read them.
@@ -152,19 +151,22 @@ void accumulate_part(const KVStep& step, const StepTiles<kElement>& v, const Ahe
   for (int r = 0; r < kRows; ++r) QUARREL_UNROLL
   for (std::size_t i = 0; i < kWidth; ++i)
     sums[r][i] = load(out + static_cast<std::size_t>(r) * head_dim + d + i * kLanes);
-  for (std::size_t at = step.begin - step.start; at < step.end - step.start; ++at) {
-    const auto* from = v.tile[at / kKVTile] + at % kKVTile * head_dim + d;
-    ahead.prefetch(d + at);
-    F32x16 values[kWidth];
-    QUARREL_UNROLL
-    for (std::size_t i = 0; i < kWidth; ++i)
-      values[i] = Element<kElement>::load16(from + i * kLanes);
-    QUARREL_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const F32x16 weight =
-          broadcast(weights[static_cast<std::size_t>(r) * kAttentionPositions + at]);
+  for (int which = 0; which < 2; ++which) {
+    const KVStep::Run run = step.run(which);
+    for (std::size_t at = run.begin; at < run.end; ++at) {
+      const auto* from = v.tile[at / kKVTile] + at % kKVTile * head_dim + d;
+      ahead.prefetch(d + at);
+      F32x16 values[kWidth];
       QUARREL_UNROLL
-      for (std::size_t i = 0; i < kWidth; ++i) sums[r][i] = fma(values[i], weight, sums[r][i]);
+      for (std::size_t i = 0; i < kWidth; ++i)
+        values[i] = Element<kElement>::load16(from + i * kLanes);
+      QUARREL_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 weight =
+            broadcast(weights[static_cast<std::size_t>(r) * kAttentionPositions + at]);
+        QUARREL_UNROLL
+        for (std::size_t i = 0; i < kWidth; ++i) sums[r][i] = fma(values[i], weight, sums[r][i]);
+      }
     }
   }
   QUARREL_UNROLL
