@@ -154,7 +154,6 @@ def test_cache_too_small_for_the_prompt_says_what_fits(tiny_llm):
     ("config", "message"),
     [
         ({"cache": "pagd"}, "expected one of contiguous, paged"),
-        ({"cache": "sliding_window"}, "use contiguous or paged"),
         ({"cache": "paged", "eviction": "random"}, "expected one of lru, lfu, fifo"),
         ({"cpu_isa": "mmx"}, "expected an instruction set among auto"),
     ],
