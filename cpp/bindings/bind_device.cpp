@@ -26,6 +26,8 @@ namespace {
 
 using Logits = nb::ndarray<nb::numpy, const float, nb::ndim<2>>;
 
+constexpr StepLimits kDefaults{0};
+
 static_assert(sizeof(SequenceId) == sizeof(std::int64_t));
 
 DType dtype_named(const std::string& name) {
@@ -44,8 +46,19 @@ std::shared_ptr<KVStorage> allocate_kv(Device& device, const Program& program,
 }
 
 std::shared_ptr<Executable> compile(Device& device, std::shared_ptr<Program> program,
-                                    std::size_t max_tokens, std::shared_ptr<MemoryLedger> ledger) {
-  return device.compile(std::move(program), max_tokens, std::move(ledger));
+                                    std::size_t max_tokens, std::shared_ptr<MemoryLedger> ledger,
+                                    std::size_t max_selected_rows, std::size_t max_context_tokens) {
+  return device.compile(std::move(program), {max_tokens, max_selected_rows, max_context_tokens},
+                        std::move(ledger));
+}
+
+std::pair<std::size_t, std::size_t> memory_needs(const Device& device, const Program& program,
+                                                 std::size_t max_tokens,
+                                                 std::size_t max_selected_rows,
+                                                 std::size_t max_context_tokens) {
+  const MemoryNeeds needs =
+      device.memory_needs(program, {max_tokens, max_selected_rows, max_context_tokens});
+  return {needs.weight_bytes, needs.scratch_bytes};
 }
 
 void make_step_runner(StepRunner* self, std::shared_ptr<Executable> executable,
@@ -82,12 +95,22 @@ void bind_device(nb::module_& m) {
         "Instruction sets that the CPU device can use here, best first.");
   nb::class_<KVStorage>(m, "KVStorage", "The memory behind the cache's blocks.")
       .def_prop_ro("n_bytes", &KVStorage::n_bytes);
-  nb::class_<Executable>(m, "Executable", "A program made ready for a device.");
+  nb::class_<Executable>(m, "Executable", "A program made ready for a device.")
+      .def("shrink", &Executable::shrink,
+           "Give back what steps with more selected rows than planned have taken.");
   nb::class_<Device>(m, "Device", "A compute device.")
       .def_prop_ro("name", &Device::name)
       .def("compile", &compile, "program"_a, "max_tokens"_a, "ledger"_a,
+           "max_selected_rows"_a = kDefaults.max_selected_rows,
+           "max_context_tokens"_a = kDefaults.max_context_tokens,
            nb::call_guard<nb::gil_scoped_release>(),
-           "max_tokens: the largest number of tokens in a step.")
+           "max_tokens: the largest number of tokens in a step; max_selected_rows: of rows whose\n"
+           "logits it wants; max_context_tokens: of tokens in a sequence. A step may exceed the\n"
+           "last two, at the price of memory and of speed.")
+      .def("memory_needs", &memory_needs, "program"_a, "max_tokens"_a,
+           "max_selected_rows"_a = kDefaults.max_selected_rows,
+           "max_context_tokens"_a = kDefaults.max_context_tokens,
+           "Bytes of weights and of scratch that compile() would charge, without reading weights.")
       .def("allocate_kv", &allocate_kv, "program"_a, "block_size"_a, "n_blocks"_a, "k_dtype"_a,
            "v_dtype"_a, "ledger"_a, "n_blocks: one number per layer group.")
       .def(

@@ -29,6 +29,18 @@ AttentionWork make_work(const AttentionArgs& args, const AttentionItem& item) {
 
 }  // namespace
 
+// A text of max_context_tokens touches at most this many partitions, wherever its window begins.
+std::size_t partial_bytes(const Program& program, std::size_t max_context_tokens, int n_threads) {
+  if (n_threads < 2) return 0;
+  std::size_t floats = 0;
+  for (const KVLayer& layer : program.kv_layers)
+    floats = std::max(floats, attention_partial(kAttentionRows, layer.head_dim));
+  const std::size_t n_partitions =
+      (max_context_tokens + kAttentionPartition - 1) / kAttentionPartition;
+  const std::size_t n_work = kItemsPerThread * static_cast<std::size_t>(n_threads) - 1;
+  return n_work * n_partitions * floats * sizeof(float);
+}
+
 void CpuExecutable::run_attention(const Stage& stage, const Step& step) {
   const Op& io = program_->ops[stage.ops.front()];
   const auto& op = std::get<AttentionOp>(io.kind);
@@ -78,11 +90,8 @@ void CpuExecutable::run_split_attention() {
   }
   if (most < 2) return run_whole_attention();
   const std::size_t n_work = attention_work_.size();
-  const std::size_t bytes = n_work * most * floats * sizeof(float);
-  if (partials_.size() < bytes) {
-    partials_ = Buffer();
-    partials_ = Buffer(*ledger_, MemoryKind::Scratch, 2 * bytes);
-  }
+  // A text that is longer than planned is computed without splitting: slower, the same bits.
+  if (n_work * most * floats * sizeof(float) > partials_.size()) return run_whole_attention();
   const auto partials = [&](std::size_t i) { return partials_.as<float>() + i * most * floats; };
   pool_->parallel_for(n_work * most, [&](std::size_t index, int thread) {
     const AttentionWork& work = attention_work_[index / most];

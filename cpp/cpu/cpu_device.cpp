@@ -29,11 +29,19 @@ CpuDevice::CpuDevice(int n_threads, std::string_view isa)
     : kernels_(kernels_for(isa)), pool_(std::make_shared<ThreadPool>(n_threads)) {}
 
 std::unique_ptr<Executable> CpuDevice::compile(std::shared_ptr<const Program> program,
-                                               std::size_t max_tokens,
+                                               const StepLimits& limits,
                                                std::shared_ptr<MemoryLedger> ledger) {
   check_supported(*program);
-  return std::make_unique<CpuExecutable>(std::move(program), max_tokens, kernels_, pool_,
+  return std::make_unique<CpuExecutable>(std::move(program), limits, kernels_, pool_,
                                          std::move(ledger));
+}
+
+MemoryNeeds CpuDevice::memory_needs(const Program& program, const StepLimits& limits) const {
+  check_supported(program);
+  const Schedule order = schedule(program);
+  return {packed_weight_bytes(program),
+          scratch_sizes(order, plan_memory(*order.program, order.stage_of_op), limits, n_threads())
+              .total()};
 }
 
 std::unique_ptr<KVStorage> CpuDevice::allocate_kv(const Program& program, const KVLayout& layout,

@@ -20,8 +20,9 @@ class CpuDevice final : public Device {
   int n_threads() const { return pool_->n_threads(); }
 
   std::unique_ptr<Executable> compile(std::shared_ptr<const Program> program,
-                                      std::size_t max_tokens,
+                                      const StepLimits& limits,
                                       std::shared_ptr<MemoryLedger> ledger) override;
+  MemoryNeeds memory_needs(const Program& program, const StepLimits& limits) const override;
   std::unique_ptr<KVStorage> allocate_kv(const Program& program, const KVLayout& layout,
                                          MemoryLedger& ledger) override;
   std::vector<std::size_t> kv_block_bytes(const Program& program, std::size_t block_size,

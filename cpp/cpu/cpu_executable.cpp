@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <variant>
@@ -20,7 +21,12 @@ constexpr std::size_t kTokensPerItem = 128;  // of a matrix product: their input
 
 std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
-std::size_t scratch_bytes(const Program& program) {
+// A step selects no more rows than it has tokens.
+std::size_t selected_capacity(const StepLimits& limits) {
+  return round_up(std::min(limits.max_selected_rows, limits.max_tokens), 16);
+}
+
+std::size_t thread_scratch_bytes(const Program& program) {
   std::size_t n = 0;
   for (const auto& weight : program.weights) n = std::max(n, linear_scratch_bytes(weight.n_cols));
   for (const auto& layer : program.kv_layers)
@@ -34,9 +40,42 @@ std::size_t rope_floats(const Program& program, std::size_t max_tokens) {
   return n;
 }
 
+std::size_t most_kv_heads(const Program& program) {
+  std::size_t n = 0;
+  for (const auto& layer : program.kv_layers) n = std::max(n, layer.n_kv_heads);
+  return n;
+}
+
 }  // namespace
 
-CpuExecutable::CpuExecutable(std::shared_ptr<const Program> program, std::size_t max_tokens,
+std::size_t ScratchSizes::total() const {
+  return std::accumulate(
+      quantized.begin(), quantized.end(),
+      token_arena + selected_arena + threads + partials + attention_work + rope_tables);
+}
+
+ScratchSizes scratch_sizes(const Schedule& order, const MemoryPlan& plan, const StepLimits& limits,
+                           int n_threads) {
+  const Program& program = *order.program;
+  const std::size_t max_tokens = round_up(limits.max_tokens, 16);
+  const std::size_t per_thread = thread_scratch_bytes(program);
+  ScratchSizes sizes{
+      plan.token_width * max_tokens * sizeof(float),
+      plan.selected_width * selected_capacity(limits) * sizeof(float),
+      per_thread,
+      per_thread * static_cast<std::size_t>(n_threads),
+      partial_bytes(program, limits.max_context_tokens, n_threads),
+      // At worst every token is a sequence of its own.
+      max_tokens * most_kv_heads(program) * sizeof(AttentionWork),
+      rope_floats(program, max_tokens) * sizeof(float),
+      {},
+  };
+  for (const std::size_t width : order.slot_widths)
+    sizes.quantized.push_back(quantized_row_bytes(width) * max_tokens);
+  return sizes;
+}
+
+CpuExecutable::CpuExecutable(std::shared_ptr<const Program> program, const StepLimits& limits,
                              const KernelTable& kernels, std::shared_ptr<ThreadPool> pool,
                              std::shared_ptr<MemoryLedger> ledger)
     : schedule_(schedule(*program)),
@@ -45,17 +84,20 @@ CpuExecutable::CpuExecutable(std::shared_ptr<const Program> program, std::size_t
       pool_(std::move(pool)),
       ledger_(std::move(ledger)),
       plan_(plan_memory(*program_, schedule_.stage_of_op)),
-      max_tokens_(round_up(max_tokens, 16)),
-      scratch_bytes_(scratch_bytes(*program_)),
+      max_tokens_(round_up(limits.max_tokens, 16)),
+      max_selected_(selected_capacity(limits)),
+      sizes_(scratch_sizes(schedule_, plan_, limits, pool_->n_threads())),
       weights_(*program_, *pool_, ledger_),
-      token_arena_(*ledger_, MemoryKind::Scratch, plan_.token_width * max_tokens_ * sizeof(float)),
-      scratch_(*ledger_, MemoryKind::Scratch,
-               scratch_bytes_ * static_cast<std::size_t>(pool_->n_threads())),
-      rope_memory_(*ledger_, MemoryKind::Scratch,
-                   rope_floats(*program_, max_tokens_) * sizeof(float)) {
-  for (const std::size_t width : schedule_.slot_widths)
-    quantized_.emplace_back(*ledger_, MemoryKind::Scratch,
-                            quantized_row_bytes(width) * max_tokens_);
+      token_arena_(*ledger_, MemoryKind::Scratch, sizes_.token_arena),
+      selected_arena_(*ledger_, MemoryKind::Scratch, sizes_.selected_arena),
+      scratch_(*ledger_, MemoryKind::Scratch, sizes_.threads),
+      attention_work_charge_(ledger_->charge(MemoryKind::Scratch, sizes_.attention_work)),
+      partials_(*ledger_, MemoryKind::Scratch, sizes_.partials),
+      rope_memory_(*ledger_, MemoryKind::Scratch, sizes_.rope_tables) {
+  attention_work_.reserve(sizes_.attention_work / sizeof(AttentionWork));
+  quantized_.reserve(sizes_.quantized.size());
+  for (const std::size_t bytes : sizes_.quantized)
+    quantized_.emplace_back(*ledger_, MemoryKind::Scratch, bytes);
   float* next = rope_memory_.as<float>();
   for (const auto& rope : program_->ropes) {
     rope_tables_.push_back(next);
@@ -67,7 +109,7 @@ float* CpuExecutable::values(ValueId id) {
   const std::size_t offset = plan_.offsets[static_cast<std::size_t>(id.index)];
   return program_->value(id).rows == RowSpace::Tokens
              ? token_arena_.as<float>() + offset * max_tokens_
-             : selected_arena_.as<float>() + offset * max_selected_;
+             : selected_ + offset * selected_rows_;
 }
 
 std::size_t CpuExecutable::n_rows(RowSpace rows, const Step& step) const {
@@ -75,19 +117,29 @@ std::size_t CpuExecutable::n_rows(RowSpace rows, const Step& step) const {
 }
 
 std::byte* CpuExecutable::scratch(int thread) {
-  return scratch_.data() + scratch_bytes_ * static_cast<std::size_t>(thread);
+  return scratch_.data() + sizes_.per_thread * static_cast<std::size_t>(thread);
 }
 
-// The logits of a large vocabulary are big and few rows are wanted when generating, so this arena
-// follows the largest step seen.
-void CpuExecutable::grow_selected(std::size_t n_rows) {
+// The logits of a large vocabulary are big and few rows are wanted when generating: more of them
+// have an arena of their own, until shrink().
+void CpuExecutable::select_arena(std::size_t n_rows) {
+  selected_ = selected_arena_.as<float>();
+  selected_rows_ = max_selected_;
   if (n_rows <= max_selected_) return;
-  const std::size_t capacity = round_up(n_rows, 16);
-  selected_arena_ = Buffer();  // returned first: the cap need not hold both
-  max_selected_ = 0;
-  selected_arena_ =
-      Buffer(*ledger_, MemoryKind::Scratch, plan_.selected_width * capacity * sizeof(float));
-  max_selected_ = capacity;
+  if (n_rows > large_rows_) {
+    shrink();  // first: the cap need not hold both
+    const std::size_t capacity = round_up(n_rows, 16);
+    large_arena_ =
+        Buffer(*ledger_, MemoryKind::Scratch, plan_.selected_width * capacity * sizeof(float));
+    large_rows_ = capacity;
+  }
+  selected_ = large_arena_.as<float>();
+  selected_rows_ = large_rows_;
+}
+
+void CpuExecutable::shrink() {
+  large_arena_ = Buffer();
+  large_rows_ = 0;
 }
 
 void CpuExecutable::fill_rope_tables(std::span<const std::int32_t> positions) {
@@ -109,7 +161,7 @@ std::span<const float> CpuExecutable::run(const StepInputs& inputs, KVStorage& s
   if (inputs.n_tokens() > max_tokens_)
     throw InvalidArgument("[step] expected at most " + std::to_string(max_tokens_) +
                           " tokens, got " + std::to_string(inputs.n_tokens()));
-  grow_selected(inputs.selected_rows.size());
+  select_arena(inputs.selected_rows.size());
   fill_rope_tables(inputs.positions);
   const Step step{inputs, static_cast<CpuKVStorage&>(storage)};
   for (const Stage& stage : schedule_.stages) {

@@ -29,13 +29,33 @@ struct RowRange {
   std::size_t n;
 };
 
+// Bytes of everything beside weights and the KV cache.
+struct ScratchSizes {
+  std::size_t token_arena;
+  std::size_t selected_arena;
+  std::size_t per_thread;
+  std::size_t threads;  // per_thread for each of them
+  std::size_t partials;
+  std::size_t attention_work;
+  std::size_t rope_tables;
+  std::vector<std::size_t> quantized;  // [n_slots]
+
+  std::size_t total() const;
+};
+
+ScratchSizes scratch_sizes(const Schedule& order, const MemoryPlan& plan, const StepLimits& limits,
+                           int n_threads);
+// Parts of an attention stage, in kAttentionPartition sums, when it is split over the threads.
+std::size_t partial_bytes(const Program& program, std::size_t max_context_tokens, int n_threads);
+
 class CpuExecutable final : public Executable {
  public:
-  CpuExecutable(std::shared_ptr<const Program> program, std::size_t max_tokens,
+  CpuExecutable(std::shared_ptr<const Program> program, const StepLimits& limits,
                 const KernelTable& kernels, std::shared_ptr<ThreadPool> pool,
                 std::shared_ptr<MemoryLedger> ledger);
 
   std::span<const float> run(const StepInputs& inputs, KVStorage& storage) override;
+  void shrink() override;
 
  private:
   struct Step;  // what the ops of one run share
@@ -68,7 +88,7 @@ class CpuExecutable final : public Executable {
   std::size_t width(ValueId id) const { return program_->value(id).width; }
   std::size_t n_rows(RowSpace rows, const Step& step) const;
   std::byte* scratch(int thread);
-  void grow_selected(std::size_t n_rows);
+  void select_arena(std::size_t n_rows);
   void fill_rope_tables(std::span<const std::int32_t> positions);
   Schedule schedule_;
   std::shared_ptr<const Program> program_;  // the schedule's
@@ -77,15 +97,20 @@ class CpuExecutable final : public Executable {
   std::shared_ptr<MemoryLedger> ledger_;
   MemoryPlan plan_;
   std::size_t max_tokens_;
-  std::size_t max_selected_ = 0;
-  std::size_t scratch_bytes_;
+  std::size_t max_selected_;  // rows that selected_arena_ has room for
+  ScratchSizes sizes_;
   PackedWeights weights_;
   Buffer token_arena_;
   Buffer selected_arena_;
-  Buffer scratch_;                             // one part per thread
-  std::vector<LinearArgs> linear_work_;        // of one stage, as the next
-  std::vector<AttentionWork> attention_work_;  // of one stage; keeps its memory between steps
-  Buffer partials_;                            // sums of partitions, grows with the context
+  Buffer large_arena_;  // in its place for steps that select more rows
+  std::size_t large_rows_ = 0;
+  float* selected_ = nullptr;  // the arena of this step, with room for selected_rows_
+  std::size_t selected_rows_ = 0;
+  Buffer scratch_;                       // one part per thread
+  std::vector<LinearArgs> linear_work_;  // of one stage, as the next
+  MemoryLedger::Charge attention_work_charge_;
+  std::vector<AttentionWork> attention_work_;  // of one stage; has room for the largest step
+  Buffer partials_;                            // sums of partitions
   std::vector<Buffer> quantized_;  // [n_slots], rows of quantized_row_bytes(slot's width)
   Buffer rope_memory_;
   std::vector<float*> rope_tables_;  // [n_ropes], [max_tokens, 2, n_rotated / 2]

@@ -57,23 +57,40 @@ struct StepInputs {
   std::size_t n_seqs() const { return context_lens.size(); }
 };
 
+// How large a step may be. All memory of an Executable follows from it.
+struct StepLimits {
+  std::size_t max_tokens;                 // n_tokens of a step
+  std::size_t max_selected_rows = 16;     // of a generating step
+  std::size_t max_context_tokens = 8192;  // of a sequence; speed alone suffers beyond
+};
+
+// What compile() charges to the ledger.
+struct MemoryNeeds {
+  std::size_t weight_bytes;
+  std::size_t scratch_bytes;
+};
+
 // A Program made ready for one device.
 class Executable {
  public:
   virtual ~Executable() = default;
   // Runs one step; the logits, [n_selected, vocab_size] float32, stay valid until the next one.
   // inputs are trusted: whoever assembles a step checks it.
+  // A step that selects more rows than StepLimits says takes memory for them from the ledger.
   virtual std::span<const float> run(const StepInputs& inputs, KVStorage& storage) = 0;
+  // Gives that memory back. Logits of the last run are gone.
+  virtual void shrink() = 0;
 };
 
 class Device {
  public:
   virtual ~Device() = default;
   virtual std::string_view name() const = 0;
-  // max_tokens: the largest n_tokens of a step.
   virtual std::unique_ptr<Executable> compile(std::shared_ptr<const Program> program,
-                                              std::size_t max_tokens,
+                                              const StepLimits& limits,
                                               std::shared_ptr<MemoryLedger> ledger) = 0;
+  // Exact, and costs next to nothing: reads no weights.
+  virtual MemoryNeeds memory_needs(const Program& program, const StepLimits& limits) const = 0;
   virtual std::unique_ptr<KVStorage> allocate_kv(const Program& program, const KVLayout& layout,
                                                  MemoryLedger& ledger) = 0;
   // Bytes of one block of each layer group, [n_groups].

@@ -432,14 +432,26 @@ class KVStorage:
 class Executable:
     """A program made ready for a device."""
 
+    def shrink(self) -> None:
+        """Give back what steps with more selected rows than planned have taken."""
+
 class Device:
     """A compute device."""
 
     @property
     def name(self) -> str: ...
 
-    def compile(self, program: Program, max_tokens: int, ledger: MemoryLedger) -> Executable:
-        """max_tokens: the largest number of tokens in a step."""
+    def compile(self, program: Program, max_tokens: int, ledger: MemoryLedger, max_selected_rows: int = 16, max_context_tokens: int = 8192) -> Executable:
+        """
+        max_tokens: the largest number of tokens in a step; max_selected_rows: of rows whose
+        logits it wants; max_context_tokens: of tokens in a sequence. A step may exceed the
+        last two, at the price of memory and of speed.
+        """
+
+    def memory_needs(self, program: Program, max_tokens: int, max_selected_rows: int = 16, max_context_tokens: int = 8192) -> tuple[int, int]:
+        """
+        Bytes of weights and of scratch that compile() would charge, without reading weights.
+        """
 
     def allocate_kv(self, program: Program, block_size: int, n_blocks: Sequence[int], k_dtype: str, v_dtype: str, ledger: MemoryLedger) -> KVStorage:
         """n_blocks: one number per layer group."""

@@ -38,7 +38,13 @@ class ModelRunner:
             self.parameters.context_length, _DEFAULT_CONTEXT
         )
         self.max_tokens = min(config.max_num_batched_tokens, self.context_length)
-        executable = self.device.compile(self.program, self.max_tokens, self.ledger)
+        self._executable = self.device.compile(
+            self.program,
+            self.max_tokens,
+            self.ledger,
+            max_selected_rows=config.max_num_seqs,
+            max_context_tokens=self.context_length,
+        )
 
         block_bytes = self.device.kv_block_bytes(
             self.program, config.block_size, config.kv_type_k, config.kv_type_v
@@ -75,7 +81,7 @@ class ModelRunner:
             self.ledger,
         )
         self._runner = _core.StepRunner(
-            executable, storage, self.cache, self.parameters.vocab_size, masks
+            self._executable, storage, self.cache, self.parameters.vocab_size, masks
         )
 
     def _blocks_per_group(self, config: EngineConfig, bytes_per_block: int) -> int:
@@ -159,3 +165,4 @@ class ModelRunner:
                 start += n
         finally:
             self.cache.release(sequence)
+            self._executable.shrink()

@@ -60,6 +60,11 @@ Layout lay_out(const Program& program) {
 
 }  // namespace
 
+std::size_t packed_weight_bytes(const Program& program) {
+  const Layout layout = lay_out(program);
+  return layout.packed_bytes + layout.other_bytes;
+}
+
 PackedWeights::PackedWeights(const Program& program, ThreadPool& pool,
                              const std::shared_ptr<MemoryLedger>& ledger) {
   Layout layout = lay_out(program);

@@ -10,6 +10,9 @@
 
 namespace quarrel::cpu {
 
+// What PackedWeights charges to the ledger.
+std::size_t packed_weight_bytes(const Program& program);
+
 class PackedWeights {
  public:
   // Packs every matrix that a linear op uses; charges the copy and the other weights (norms,
