@@ -12,6 +12,7 @@ from longbow_quarrel import _core
 from longbow_quarrel.config import EngineConfig
 from longbow_quarrel.errors import ContextLengthError, UsageError
 from longbow_quarrel.model_runner import ModelRunner
+from longbow_quarrel.observer import EngineObserver
 from longbow_quarrel.request import Request, TokenLogprobs
 from longbow_quarrel.sampling import SamplingParams
 from longbow_quarrel.scheduler import ScheduledChunk, Scheduler
@@ -19,7 +20,11 @@ from longbow_quarrel.tokenizer import Tokenizer
 
 
 class Engine:
-    """Requests go in with :meth:`add`; every :meth:`step` computes one batch."""
+    """Requests go in with :meth:`add`; every :meth:`step` computes one batch.
+
+    Attributes:
+        observer: told what happens; by default nobody.
+    """
 
     def __init__(self, path: Path, config: EngineConfig) -> None:
         self.config = config
@@ -29,6 +34,7 @@ class Engine:
             self.runner.cache,
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=self.runner.max_tokens,
+            observer=EngineObserver(),
         )
         self._workspace = _core.SamplerWorkspace(self.vocab_size)
 
@@ -36,18 +42,49 @@ class Engine:
     def vocab_size(self) -> int:
         return self.runner.parameters.vocab_size
 
-    def add(self, prompt: Sequence[int], params: SamplingParams, *, index: int = 0) -> Request:
-        """Queue a request. ``index``: which of ``params.n`` texts it is.
+    @property
+    def observer(self) -> EngineObserver:
+        return self.scheduler.observer
+
+    @observer.setter
+    def observer(self, observer: EngineObserver) -> None:
+        self.scheduler.observer = observer
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The longest prompt that leaves room for one token."""
+        return min(self.runner.context_length, self.runner.capacity_tokens) - 1
+
+    def add(self, prompt: Sequence[int], params: SamplingParams) -> list[Request]:
+        """Queue ``params.n`` texts of a prompt, which is computed once.
 
         Raises:
             UsageError: an empty prompt or a token id outside the vocabulary.
             ContextLengthError: the prompt leaves no room for a token.
         """
+        requests = self.prepare(prompt, params)
+        self.scheduler.add(requests[0])
+        return requests
+
+    def prepare(self, prompt: Sequence[int], params: SamplingParams) -> list[Request]:
+        """What :meth:`add` queues; may be called from any thread, and raises what it raises.
+
+        The first one goes to ``scheduler.add`` and brings the others along.
+        """
         ids = self._checked(prompt)
-        room = min(self.runner.context_length, self.runner.capacity_tokens) - len(ids)
+        leader, *followers = [self._request(ids, params, i) for i in range(params.n)]
+        leader.followers = list(followers)
+        for follower in followers:
+            follower.leader = leader
+        return [leader, *followers]
+
+    def _request(
+        self, ids: np.ndarray[tuple[int], np.dtype[np.int32]], params: SamplingParams, index: int
+    ) -> Request:
+        room = self.max_prompt_tokens + 1 - len(ids)
         if room < 1:
             raise ContextLengthError(
-                f"The prompt has {len(ids)} tokens but at most {len(ids) + room - 1} fit; "
+                f"The prompt has {len(ids)} tokens but at most {self.max_prompt_tokens} fit; "
                 "shorten it or raise context_length."
             )
         tokens = np.empty(len(ids) + min(params.max_tokens, room), np.int32)
@@ -55,7 +92,7 @@ class Engine:
         banned = self.tokenizer.eog_ids if params.ignore_eos else ()
         sampler = params.make_sampler(self.vocab_size, index=index, banned_token_ids=banned)
         sampler.accept_all(ids)
-        request = Request(
+        return Request(
             params=params,
             sampler=sampler,
             decoder=self.tokenizer.stream_decoder(continuation=True),
@@ -64,8 +101,6 @@ class Engine:
             n_prompt=len(ids),
             n_tokens=len(ids),
         )
-        self.scheduler.add(request)
-        return request
 
     def cancel(self, request: Request) -> None:
         """End a request now and give its blocks back; nothing happens if it has ended."""
@@ -76,20 +111,48 @@ class Engine:
         """Compute one batch; False when there is nothing left to do.
 
         An exception of the device ends the requests of the step and is kept as their ``error``.
+        One of the cache's bookkeeping, which belongs to no request, ends them all.
         """
-        chunks = self.scheduler.schedule()
+        try:
+            chunks = self.scheduler.schedule()
+        except Exception as e:
+            self._fail([*self.scheduler.running, *self.scheduler.waiting], e)
+            return False
         if not chunks:
             return bool(self.scheduler.waiting)
+        involved = [chunk.request for chunk in chunks]
         try:
-            sampling = [c for c in chunks if c.samples]  # before the step moves n_computed
-            logits = self.runner.run(chunks)
-            if sampling:
-                self._sample(sampling, logits)
+            self._compute(chunks, involved)
         except Exception as e:
-            for chunk in chunks:
-                chunk.request.error = e
-                self.scheduler.finish(chunk.request, "error")
+            self._fail(involved, e)
         return True
+
+    def _compute(self, chunks: Sequence[ScheduledChunk], involved: list[Request]) -> None:
+        sampling = [c.request for c in chunks if c.samples]  # before the step moves n_computed
+        phase = _phase(chunks)
+        logits = self.runner.run(chunks)
+        self.observer.stepped(sum(c.n_tokens for c in chunks), phase)
+        rows = list(range(len(sampling)))
+        for row, request in enumerate(tuple(sampling)):
+            if request.followers:
+                forked = self.scheduler.fork_followers(request)
+                sampling += forked
+                involved += forked
+                rows += [row] * len(forked)
+        if sampling:
+            self._sample(sampling, logits if len(rows) == len(logits) else logits[rows])
+
+    def _fail(self, requests: Sequence[Request], error: Exception) -> None:
+        for request in requests:
+            if request.finish_reason is not None:  # ended before the exception came
+                continue
+            request.error = error
+            try:
+                self.scheduler.finish(request, "error")
+            except Exception as e:
+                # A cache that cannot even let go; the request has ended nevertheless.
+                e.__context__ = error
+                request.error = e
 
     def _checked(self, prompt: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         if len(prompt) == 0:
@@ -101,22 +164,22 @@ class Engine:
 
     def _sample(
         self,
-        chunks: Sequence[ScheduledChunk],
+        requests: Sequence[Request],
         logits: np.ndarray[tuple[int, int], np.dtype[np.float32]],
     ) -> None:
         sampled = _core.sample_batch(
-            [c.request.sampler for c in chunks],
-            logits,
-            [c.request.n_tokens for c in chunks],
-            self._workspace,
+            [r.sampler for r in requests], logits, [r.n_tokens for r in requests], self._workspace
         )
         now = time.perf_counter()
-        for chunk, token in zip(chunks, sampled, strict=True):
-            self._append(chunk.request, token, now)
+        for request, token in zip(requests, sampled, strict=True):
+            self._append(request, token, now)
 
     def _append(self, request: Request, token: _core.SampledToken, now: float) -> None:
-        if request.timings.first_token is None:
-            request.timings.first_token = now
+        times = request.timings
+        if times.first_token is None:
+            times.first_token = now
+        self.observer.sampled(request, None if times.last_token is None else now - times.last_token)
+        times.last_token = now
         token_id = token.token_id
         request.tokens[request.n_tokens] = token_id
         request.n_tokens += 1
@@ -138,3 +201,12 @@ class Engine:
         request.emit(request.stop.push(request.decoder.finish()))
         request.emit(request.stop.flush())
         self.scheduler.finish(request, reason)
+
+
+def _phase(chunks: Sequence[ScheduledChunk]) -> str:
+    """What a step does: ``prefill``, ``decode`` or, where some do the one and some the other,
+    ``mixed``."""
+    n_decodes = sum(c.is_decode for c in chunks)
+    if n_decodes == 0:
+        return "prefill"
+    return "decode" if n_decodes == len(chunks) else "mixed"

@@ -41,3 +41,19 @@ class ContextLengthError(UsageError):
 
 class OutOfMemoryError(QuarrelError):
     """The memory ledger's cap does not allow a request."""
+
+
+class QueueFullError(QuarrelError):
+    """Too many requests wait already.
+
+    Attributes:
+        retry_after_seconds: when there is likely to be room.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EngineStoppedError(QuarrelError):
+    """The engine takes no requests any more: it is being shut down."""

@@ -104,7 +104,7 @@ class LLM:
             requests: list[Request] = []
             try:
                 for ids in map(self._encode, _as_list(prompts)):
-                    requests += [self.engine.add(ids, params, index=i) for i in range(params.n)]
+                    requests += self.engine.add(ids, params)
                 while any(r.finish_reason is None for r in requests):
                     self.engine.step()
             finally:
@@ -206,7 +206,7 @@ class LLM:
             },
             "scheduler": {
                 "running": len(self.engine.scheduler.running),
-                "waiting": len(self.engine.scheduler.waiting),
+                "waiting": self.engine.scheduler.n_waiting,
             },
             "device": {
                 "name": runner.device.name,
@@ -230,7 +230,7 @@ class TextStream:
             raise UsageError(f"stream gives one text; n must be 1, not {params.n}.")
         self._llm = llm
         with llm._lock:
-            self._request = llm.engine.add(prompt, params)
+            [self._request] = llm.engine.add(prompt, params)
 
     def __iter__(self) -> Iterator[str]:
         return filter(None, self.steps())

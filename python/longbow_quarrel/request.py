@@ -22,6 +22,7 @@ class Timings:
     started: float | None = None
     first_token: float | None = None
     finished: float | None = None
+    last_token: float | None = None
 
     def _since(self, start: float | None, end: float | None) -> float:
         return end - start if start is not None and end is not None else 0.0
@@ -82,6 +83,9 @@ class Request:
     finish_reason: str | None = None
     error: Exception | None = None
     timings: Timings = field(default_factory=Timings)
+    # The other texts of the same prompt wait until it is computed, and then fork its sequence.
+    leader: Request | None = None
+    followers: list[Request] = field(default_factory=list)
 
     @property
     def output_ids(self) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from longbow_quarrel import _core
 from longbow_quarrel.errors import OutOfMemoryError
+from longbow_quarrel.observer import EngineObserver
 from longbow_quarrel.request import Request
 
 
@@ -23,6 +24,10 @@ class ScheduledChunk:
     def samples(self) -> bool:
         return self.request.n_computed + self.n_tokens == self.request.n_tokens
 
+    @property
+    def is_decode(self) -> bool:
+        return self.n_tokens == 1 and self.samples and self.request.n_computed > 0
+
 
 class Scheduler:
     """First come, first served, under a budget of tokens and sequences.
@@ -30,13 +35,25 @@ class Scheduler:
     Running requests that decode take one token each, so no prefill can make them wait longer than
     a step; prompts are cut into chunks that fill what the budget leaves (Agrawal et al.,
     "Sarathi-Serve", 2024). When blocks run out the newest running request is preempted: it gives
-    its blocks back, waits in front of all others, and computes its tokens again.
+    its blocks back, waits in front of all others, and computes its tokens again. Nobody starves:
+    the oldest running request is never preempted for another, and nobody overtakes in the queue.
+
+    Several texts of one prompt compute it once: a leader computes, its followers fork.
     """
 
-    def __init__(self, cache: _core.KVCache, *, max_num_seqs: int, max_num_batched_tokens: int):
+    def __init__(
+        self,
+        cache: _core.KVCache,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        observer: EngineObserver,
+    ) -> None:
         self._cache = cache
-        self._max_num_seqs = max_num_seqs
+        # Each running request must get its token in every step.
+        self._max_running = min(max_num_seqs, max_num_batched_tokens)
         self._max_num_batched_tokens = max_num_batched_tokens
+        self.observer = observer
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # oldest first
         self.n_preemptions = 0
@@ -69,10 +86,54 @@ class Scheduler:
             self.running.remove(request)
         elif request in self.waiting:
             self.waiting.remove(request)
+        elif request.leader is not None and request in request.leader.followers:
+            request.leader.followers.remove(request)
+        self._dismiss_followers(request)
+        self._is_full = False  # there is room, or another request is next
+        self.observer.finished(request)
         if request.sequence is not None:
-            self._cache.release(request.sequence)
-            request.sequence = None
-            self._is_full = False
+            sequence, request.sequence = request.sequence, None
+            self._cache.release(sequence)
+
+    def fork_followers(self, request: Request) -> list[Request]:
+        """Let the other texts of a computed prompt share its sequence.
+
+        Returns those that do and can be sampled from the same logits; where there is no room for
+        them they wait like any request.
+        """
+        assert request.sequence is not None
+        forked: list[Request] = []
+        followers, request.followers = request.followers, []
+        for follower in followers:
+            follower.leader = None
+            fork = None
+            if len(self.running) < self._max_running:
+                fork = self._cache.fork(request.sequence)
+            if fork is None or not fork.reservation:
+                self.waiting.append(follower)
+                continue
+            follower.sequence = fork.sequence
+            follower.n_computed = request.n_computed
+            self._start(follower, request.cached_tokens, request.miss_reason)
+            self.running.append(follower)
+            forked.append(follower)
+        return forked
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that have no sequence, followers included."""
+        requests = [*self.waiting, *self.running]
+        return len(self.waiting) + sum(len(r.followers) for r in requests)
+
+    def _dismiss_followers(self, leader: Request) -> None:
+        followers, leader.followers = leader.followers, []
+        for follower in followers:
+            follower.leader = None
+            if leader.error is None:
+                self.waiting.append(follower)
+            else:
+                follower.error = leader.error
+                self.finish(follower, "error")
 
     def _make_room(self, request: Request, n_tokens: int) -> bool:
         """Reserve slots, preempting newer requests for them; False if it was the newest itself."""
@@ -92,9 +153,10 @@ class Scheduler:
         request.n_computed = 0
         self.waiting.appendleft(request)
         self.n_preemptions += 1
+        self.observer.preempted(request, "no_free_blocks")
 
     def _admit(self) -> None:
-        while self.waiting and len(self.running) < self._max_num_seqs and not self._is_full:
+        while self.waiting and len(self.running) < self._max_running and not self._is_full:
             request = self.waiting[0]
             prompt = request.tokens[: request.n_tokens]
             match = self._cache.match_prefix(prompt, request.max_total)
@@ -112,11 +174,16 @@ class Scheduler:
             request.sequence = match.sequence
             request.n_computed = match.n_tokens
             if request.timings.started is None:  # else it resumes after a preemption
-                request.cached_tokens = match.n_tokens
-                request.miss_reason = match.miss_reason
-                request.timings.started = time.perf_counter()
+                self._start(request, match.n_tokens, match.miss_reason)
+
+    def _start(self, request: Request, cached_tokens: int, miss_reason: str) -> None:
+        request.cached_tokens = cached_tokens
+        request.miss_reason = miss_reason
+        request.timings.started = time.perf_counter()
+        self.observer.started(request)
 
     def _refuse(self, request: Request, reason: str) -> None:
+        self.observer.refused(reason)
         request.error = OutOfMemoryError(
             f"A text of {request.max_total} tokens does not fit in the KV cache ({reason}); "
             "ask for fewer tokens or raise kv_cache_memory."
