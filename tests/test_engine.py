@@ -32,11 +32,13 @@ def assert_nothing_is_held(engine: Engine) -> None:
 class Counting(EngineObserver):
     def __init__(self) -> None:
         self.computed = 0
+        self.phases: set[str] = set()
         self.preempted_requests: list[Request] = []
         self.finishes: list[str | None] = []
 
     def stepped(self, n_tokens: int, phase: str) -> None:
         self.computed += n_tokens
+        self.phases.add(phase)
 
     def preempted(self, request: Request, reason: str) -> None:
         assert reason == "no_free_blocks"
@@ -72,6 +74,7 @@ def test_texts_of_one_prompt_compute_it_once(tiny_llm, cache, n_prompt):
 def test_a_prompt_in_chunks_never_holds_up_those_who_decode(tiny_llm):
     llm = tiny_llm("qwen3", max_num_batched_tokens=16, max_num_seqs=4, cache="paged")
     engine = llm.engine
+    observer = watched(llm)
     decoding = [r for i in range(3) for r in engine.add([5 + i, 6], greedy(60))]
     engine.step()
     [long] = engine.add([7] * 200, greedy(4))
@@ -80,6 +83,7 @@ def test_a_prompt_in_chunks_never_holds_up_those_who_decode(tiny_llm):
         engine.step()
         assert [r.n_tokens for r in decoding] == [n + 1 for n in before]
     drain(engine)
+    assert observer.phases == {"prefill", "mixed", "decode"}
 
 
 def test_more_sequences_than_tokens_of_a_step_still_take_turns(tiny_llm):
