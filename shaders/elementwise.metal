@@ -1,11 +1,72 @@
-// Ops that treat every element alike.
+// Ops that treat every element alike. A thread has four of them.
+// grid: threads (ceil(n / 4)), rounded up; threadgroups of any width.
 #include "common.h"
 #include "params.h"
 
-// The residual addition; one thread per element.
-kernel void add(device const float* x [[buffer(kAddX)]], device const float* y [[buffer(kAddY)]],
-                device float* out [[buffer(kAddOut)]],
-                constant AddParams& params [[buffer(kAddParams)]],
-                uint i [[thread_position_in_grid]]) {
-  if (i < params.n) out[i] = x[i] + params.scale * y[i];
+// Elements [first, first + 4) as far as there are that many.
+inline float4 load4(device const float* x, uint first, uint n) {
+  if (first + 4 <= n) return *(device const float4*)(x + first);
+  float4 four = float4(0);
+  for (uint i = 0; first + i < n; ++i) four[i] = x[first + i];
+  return four;
+}
+
+inline void store4(device float* out, uint first, uint n, float4 four) {
+  if (first + 4 <= n) {
+    *(device float4*)(out + first) = four;
+  } else {
+    for (uint i = 0; first + i < n; ++i) out[first + i] = four[i];
+  }
+}
+
+// The residual addition: x + factor * y.
+kernel void add(device const float* x [[buffer(kElementwiseX)]],
+                device const float* y [[buffer(kElementwiseY)]],
+                device float* out [[buffer(kElementwiseOut)]],
+                constant ElementwiseParams& params [[buffer(kElementwiseParams)]],
+                uint index [[thread_position_in_grid]]) {
+  const uint i = 4 * index, n = params.n;
+  store4(out, i, n, load4(x, i, n) + params.factor * load4(y, i, n));
+}
+
+// x * factor
+kernel void scale(device const float* x [[buffer(kElementwiseX)]],
+                  device float* out [[buffer(kElementwiseOut)]],
+                  constant ElementwiseParams& params [[buffer(kElementwiseParams)]],
+                  uint index [[thread_position_in_grid]]) {
+  const uint i = 4 * index, n = params.n;
+  store4(out, i, n, load4(x, i, n) * params.factor);
+}
+
+// factor * tanh(x / factor)
+kernel void softcap(device const float* x [[buffer(kElementwiseX)]],
+                    device float* out [[buffer(kElementwiseOut)]],
+                    constant ElementwiseParams& params [[buffer(kElementwiseParams)]],
+                    uint index [[thread_position_in_grid]]) {
+  const uint i = 4 * index, n = params.n;
+  store4(out, i, n, params.factor * precise::tanh(load4(x, i, n) / params.factor));
+}
+
+// silu(x) * y (Shazeer, "GLU Variants Improve Transformer", 2020)
+kernel void silu_mul(device const float* x [[buffer(kElementwiseX)]],
+                     device const float* y [[buffer(kElementwiseY)]],
+                     device float* out [[buffer(kElementwiseOut)]],
+                     constant ElementwiseParams& params [[buffer(kElementwiseParams)]],
+                     uint index [[thread_position_in_grid]]) {
+  const uint i = 4 * index, n = params.n;
+  const float4 gate = load4(x, i, n);
+  store4(out, i, n, gate / (1.0f + precise::exp(-gate)) * load4(y, i, n));
+}
+
+// gelu(x) * y, with the tanh approximation (Hendrycks and Gimpel, "Gaussian Error Linear Units",
+// 2016)
+kernel void gelu_mul(device const float* x [[buffer(kElementwiseX)]],
+                     device const float* y [[buffer(kElementwiseY)]],
+                     device float* out [[buffer(kElementwiseOut)]],
+                     constant ElementwiseParams& params [[buffer(kElementwiseParams)]],
+                     uint index [[thread_position_in_grid]]) {
+  const uint i = 4 * index, n = params.n;
+  const float4 gate = load4(x, i, n);
+  const float4 inner = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
+  store4(out, i, n, 0.5f * gate * (1.0f + precise::tanh(inner)) * load4(y, i, n));
 }

@@ -8,6 +8,23 @@ typedef uint quarrel_uint;
 typedef std::uint32_t quarrel_uint;
 #endif
 
+// Buffer indices of embedding_<type>.
+enum EmbeddingBuffer : int {
+  kEmbeddingTable = 0,   // [vocab_size, n] in the file's format
+  kEmbeddingTokens = 1,  // [n_tokens] int
+  kEmbeddingOut = 2,     // [n_tokens, n] float
+  kEmbeddingParams = 3,
+};
+
+enum EmbeddingShape : int { kEmbeddingElements = 16 };  // of a row, per thread
+
+// out = scale * table[token]
+struct EmbeddingParams {
+  quarrel_uint n;  // a multiple of kEmbeddingElements
+  float scale;
+};
+static_assert(sizeof(EmbeddingParams) == 8, "EmbeddingParams: host and shader disagree");
+
 // Buffer indices of rms_norm.
 enum RmsNormBuffer : int {
   kRmsNormX = 0,
@@ -23,20 +40,68 @@ struct RmsNormParams {
 };
 static_assert(sizeof(RmsNormParams) == 8, "RmsNormParams: host and shader disagree");
 
-// Buffer indices of add.
-enum AddBuffer : int {
-  kAddX = 0,
-  kAddY = 1,
-  kAddOut = 2,
-  kAddParams = 3,
+// Buffer indices of add_rms_norm.
+enum AddRmsNormBuffer : int {
+  kAddRmsNormX = 0,
+  kAddRmsNormY = 1,
+  kAddRmsNormWeight = 2,
+  kAddRmsNormSum = 3,  // may be x or y
+  kAddRmsNormOut = 4,
+  kAddRmsNormParams = 5,
 };
 
-// out = x + scale * y over n elements.
-struct AddParams {
-  quarrel_uint n;
+// sum = x + scale * y, out = rms_norm(sum)
+struct AddRmsNormParams {
+  quarrel_uint n;  // elements of a row, a multiple of 4
+  float eps;
   float scale;
 };
-static_assert(sizeof(AddParams) == 8, "AddParams: host and shader disagree");
+static_assert(sizeof(AddRmsNormParams) == 12, "AddRmsNormParams: host and shader disagree");
+
+// Buffer indices of rope.
+enum RopeBuffer : int {
+  kRopeX = 0,       // [n_tokens, n_heads * head_dim] float
+  kRopeAngles = 1,  // [n_tokens, 2, n_rotated / 2] float: cosines, then sines
+  kRopeOut = 2,     // like x; may be x
+  kRopeParams = 3,
+};
+
+// Function constants of rope.
+enum RopeConstant : int { kConstantRopeInterleaved = 0 };  // bool
+
+struct RopeParams {
+  quarrel_uint n_heads;
+  quarrel_uint head_dim;   // even
+  quarrel_uint n_rotated;  // of every head, even
+};
+static_assert(sizeof(RopeParams) == 12, "RopeParams: host and shader disagree");
+
+// Buffer indices of the elementwise kernels; those with one input have no y.
+enum ElementwiseBuffer : int {
+  kElementwiseX = 0,
+  kElementwiseY = 1,
+  kElementwiseOut = 2,  // may be an input
+  kElementwiseParams = 3,
+};
+
+struct ElementwiseParams {
+  quarrel_uint n;
+  float factor;  // what it means: see the kernel
+};
+static_assert(sizeof(ElementwiseParams) == 8, "ElementwiseParams: host and shader disagree");
+
+// Buffer indices of select_rows.
+enum SelectRowsBuffer : int {
+  kSelectRowsX = 0,     // [n_tokens, n] float
+  kSelectRowsRows = 1,  // [n_selected] int
+  kSelectRowsOut = 2,   // [n_selected, n] float
+  kSelectRowsParams = 3,
+};
+
+struct SelectRowsParams {
+  quarrel_uint n;  // a multiple of 4
+};
+static_assert(sizeof(SelectRowsParams) == 4, "SelectRowsParams: host and shader disagree");
 
 // Function constants of linear_decode and linear_prefill.
 enum LinearConstant : int {
