@@ -95,7 +95,18 @@ void bind_device(nb::module_& m) {
         "Instruction sets that the CPU device can use here, best first.");
   nb::class_<KVStorage>(m, "KVStorage", "The memory behind the cache's blocks.")
       .def_prop_ro("n_bytes", &KVStorage::n_bytes);
+  nb::class_<StageTime>(m, "StageTime", "Time that one kind of work took, over all steps.")
+      .def_ro("name", &StageTime::name)
+      .def_prop_ro(
+          "phase",
+          [](const StageTime& t) { return t.phase == StepPhase::Prefill ? "prefill" : "decode"; })
+      .def_ro("n_runs", &StageTime::n_runs)
+      .def_ro("seconds", &StageTime::seconds);
   nb::class_<Executable>(m, "Executable", "A program made ready for a device.")
+      .def("set_profiling", &Executable::set_profiling, "on"_a,
+           "Time every stage from now on, counted from zero.")
+      .def("stage_times", &Executable::stage_times,
+           "Times since profiling was switched on, in the order of the stages.")
       .def("shrink", &Executable::shrink,
            "Give back what steps with more selected rows than planned have taken.");
   nb::class_<Device>(m, "Device", "A compute device.")

@@ -164,7 +164,9 @@ std::span<const float> CpuExecutable::run(const StepInputs& inputs, KVStorage& s
   select_arena(inputs.selected_rows.size());
   fill_rope_tables(inputs.positions);
   const Step step{inputs, static_cast<CpuKVStorage&>(storage)};
-  for (const Stage& stage : schedule_.stages) {
+  for (std::size_t i = 0; i < schedule_.stages.size(); ++i) {
+    const Stage& stage = schedule_.stages[i];
+    const StepProfile::Span span(profile_, inputs.phase(), i);
     switch (stage.kind) {
       case StageKind::Rows:
         run_rows(stage, step);
@@ -181,6 +183,14 @@ std::span<const float> CpuExecutable::run(const StepInputs& inputs, KVStorage& s
     }
   }
   return {values(program_->logits), inputs.selected_rows.size() * width(program_->logits)};
+}
+
+void CpuExecutable::set_profiling(bool on) {
+  if (on) {
+    profile_.enable(stage_names(schedule_));
+  } else {
+    profile_.disable();
+  }
 }
 
 // A thread takes its rows through every op while they are in its cache.

@@ -56,6 +56,8 @@ class CpuExecutable final : public Executable {
 
   std::span<const float> run(const StepInputs& inputs, KVStorage& storage) override;
   void shrink() override;
+  void set_profiling(bool on) override;
+  std::vector<StageTime> stage_times() const override { return profile_.times(); }
 
  private:
   struct Step;  // what the ops of one run share
@@ -90,7 +92,9 @@ class CpuExecutable final : public Executable {
   std::byte* scratch(int thread);
   void select_arena(std::size_t n_rows);
   void fill_rope_tables(std::span<const std::int32_t> positions);
+
   Schedule schedule_;
+  StepProfile profile_;
   std::shared_ptr<const Program> program_;  // the schedule's
   const KernelTable& kernels_;
   std::shared_ptr<ThreadPool> pool_;

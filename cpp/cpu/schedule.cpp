@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -136,8 +137,36 @@ class Scheduler {
   Schedule result_;
 };
 
+// "blk.7.attn_q.weight" is "attn_q": the layers of a model share a line of a profile.
+std::string role_of(const std::string& weight_name) {
+  std::string_view name = weight_name;
+  if (name.starts_with("blk.")) name.remove_prefix(std::min(name.find('.', 4) + 1, name.size()));
+  if (name.ends_with(".weight")) name.remove_suffix(7);
+  return std::string(name);
+}
+
+std::string stage_name(const Program& program, const Stage& stage) {
+  std::vector<std::string> parts;
+  for (const std::size_t i : stage.ops) {
+    const auto* linear = std::get_if<LinearOp>(&program.ops[i].kind);
+    std::string part = linear != nullptr ? role_of(program.weight(linear->weight).name)
+                                         : std::string(op_stem(program.ops[i].kind));
+    if (std::ranges::find(parts, part) == parts.end()) parts.push_back(std::move(part));
+  }
+  std::string name;
+  for (const std::string& part : parts) name += (name.empty() ? "" : ",") + part;
+  if (stage.ops.empty()) return "quantize";
+  return stage.kind == StageKind::Linear ? "linear(" + name + ")" : name;
+}
+
 }  // namespace
 
 Schedule schedule(const Program& program) { return Scheduler(program).run(); }
+
+std::vector<std::string> stage_names(const Schedule& schedule) {
+  std::vector<std::string> names;
+  for (const Stage& stage : schedule.stages) names.push_back(stage_name(*schedule.program, stage));
+  return names;
+}
 
 }  // namespace quarrel::cpu

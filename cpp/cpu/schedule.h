@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "program/program.h"
@@ -36,5 +37,9 @@ struct Schedule {
 };
 
 Schedule schedule(const Program& program);
+
+// What a profile calls each stage: the ops it runs, e.g. "rms_norm",
+// "linear(attn_q,attn_k,attn_v)".
+std::vector<std::string> stage_names(const Schedule& schedule);
 
 }  // namespace quarrel::cpu

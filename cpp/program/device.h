@@ -13,6 +13,7 @@
 #include "core/dtype.h"
 #include "core/memory_ledger.h"
 #include "program/program.h"
+#include "program/step_profile.h"
 
 namespace quarrel {
 
@@ -55,6 +56,7 @@ struct StepInputs {
 
   std::size_t n_tokens() const { return token_ids.size(); }
   std::size_t n_seqs() const { return context_lens.size(); }
+  StepPhase phase() const { return n_tokens() > n_seqs() ? StepPhase::Prefill : StepPhase::Decode; }
 };
 
 // How large a step may be. All memory of an Executable follows from it.
@@ -80,6 +82,9 @@ class Executable {
   virtual std::span<const float> run(const StepInputs& inputs, KVStorage& storage) = 0;
   // Gives that memory back. Logits of the last run are gone.
   virtual void shrink() = 0;
+  // Counts from zero when switched on.
+  virtual void set_profiling(bool on) = 0;
+  virtual std::vector<StageTime> stage_times() const = 0;
 };
 
 class Device {

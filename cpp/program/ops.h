@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -110,6 +111,9 @@ struct SelectRowsOp {};  // Tokens -> Selected: the rows whose logits are wanted
 
 using OpKind = std::variant<EmbeddingOp, RmsNormOp, LinearOp, RopeOp, KVWriteOp, AttentionOp,
                             SiluMulOp, GeluMulOp, AddOp, ScaleOp, SoftcapOp, SelectRowsOp>;
+
+// The stem that an op has everywhere: "rms_norm", "kv_write".
+std::string_view op_stem(const OpKind& kind);
 
 struct Op {
   OpKind kind;

@@ -1,6 +1,7 @@
 #include "program/program.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -42,6 +43,13 @@ std::vector<LayerGroup> group_by_window(const std::vector<KVLayer>& layers) {
 }
 
 }  // namespace
+
+std::string_view op_stem(const OpKind& kind) {
+  constexpr std::array<std::string_view, std::variant_size_v<OpKind>> kStems = {
+      "embedding", "rms_norm", "linear", "rope",  "kv_write", "attention",
+      "silu_mul",  "gelu_mul", "add",    "scale", "softcap",  "select_rows"};
+  return kStems[kind.index()];
+}
 
 std::size_t Program::weight_bytes() const {
   std::size_t total = 0;

@@ -38,7 +38,7 @@ class ModelRunner:
             self.parameters.context_length, _DEFAULT_CONTEXT
         )
         self.max_tokens = min(config.max_num_batched_tokens, self.context_length)
-        self._executable = self.device.compile(
+        self.executable = self.device.compile(
             self.program,
             self.max_tokens,
             self.ledger,
@@ -81,7 +81,7 @@ class ModelRunner:
             self.ledger,
         )
         self._runner = _core.StepRunner(
-            self._executable, storage, self.cache, self.parameters.vocab_size, masks
+            self.executable, storage, self.cache, self.parameters.vocab_size, masks
         )
 
     def _blocks_per_group(self, config: EngineConfig, bytes_per_block: int) -> int:
@@ -165,4 +165,4 @@ class ModelRunner:
                 start += n
         finally:
             self.cache.release(sequence)
-            self._executable.shrink()
+            self.executable.shrink()

@@ -10,7 +10,17 @@ namespace quarrel::cpu::QUARREL_ISA {
 namespace {
 
 constexpr std::size_t kLanes = 16;
-constexpr std::size_t kPrefetch = 1536;  // bytes of weights ahead of a single token
+// Weights are asked for this many bytes ahead, into the second-level cache: the first level has
+// too few lines in flight to hide memory's latency, and the processor's own prefetching loses its
+// way between the scales and the quants of short tiles.
+constexpr std::size_t kPrefetch = 12288;
+
+template <std::size_t kBytes>
+inline void prefetch(const std::uint8_t* p) {
+  QUARREL_UNROLL
+  for (std::size_t line = 0; line < kBytes; line += 64)
+    __builtin_prefetch(p + kPrefetch + line, 0, 2);
+}
 
 // kTokens rows of quantised activations; see packed_format.h.
 struct Rows {
@@ -124,18 +134,23 @@ inline void finish(const Outputs& out, const Rows& x, const F32x16* sums) {
   }
 }
 
+// Bytes of scales per 32 inputs.
+constexpr std::size_t scale_step(ScaleLayout scales) {
+  return packed_scale_bytes(scales) * kSubBlock / packed_block_inputs(scales);
+}
+
 // Few tokens: weights are read once and expanded in registers.
 template <DType kDType, int kTokens>
 void multiply_packed(const std::uint8_t* tile, const Rows& x, const Outputs& out) {
   constexpr PackedGeometry kGeometry = packed_geometry(kDType);
   constexpr std::size_t kStep = static_cast<std::size_t>(kGeometry.bits) * kPlaneBytes;
+  constexpr std::size_t kScaleStep = scale_step(kGeometry.scales);
   const std::uint8_t* planes = tile + packed_quants_offset(kGeometry.scales, x.n_in);
   F32x16 y[kTokens];
   for (int t = 0; t < kTokens; ++t) y[t] = broadcast(0.0f);
   for (std::size_t b = 0; b < x.n_in / kSubBlock; ++b, planes += kStep) {
-    QUARREL_UNROLL
-    for (std::size_t line = 0; line < kStep; line += 64)
-      __builtin_prefetch(planes + kPrefetch + line);
+    prefetch<kStep>(planes);
+    prefetch<64>(tile + b * kScaleStep);
     U8x64 w[8];
     unpack<kGeometry.bits>(planes, w);
     F32x16 scale[2];
@@ -156,11 +171,13 @@ template <DType kDType>
 void expand(const std::uint8_t* tile, std::size_t n_in, std::uint8_t* to) {
   using S = typename ShapeOf<kDType>::Type;
   constexpr PackedGeometry kGeometry = packed_geometry(kDType);
+  constexpr std::size_t kStep = static_cast<std::size_t>(kGeometry.bits) * kPlaneBytes;
   const std::uint8_t* planes = tile + packed_quants_offset(kGeometry.scales, n_in);
-  for (std::size_t b = 0; b < n_in / kSubBlock; ++b) {
+  for (std::size_t b = 0; b < n_in / kSubBlock; ++b, planes += kStep) {
+    prefetch<kStep>(planes);
+    prefetch<64>(tile + b * scale_step(kGeometry.scales));
     U8x64 w[8];
     unpack<kGeometry.bits>(planes, w);
-    planes += static_cast<std::size_t>(kGeometry.bits) * kPlaneBytes;
     QUARREL_UNROLL
     for (std::size_t g = 0; g < 8; ++g) store_u8(to + g * kPlaneBytes, w[g]);
     F32x16 scale[2];

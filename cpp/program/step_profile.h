@@ -1,0 +1,60 @@
+// Where the time of steps goes. A device keeps one per executable; off, it costs a branch per
+// stage.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace quarrel {
+
+// A step that computes more than one token of some sequence is a prefill step.
+enum class StepPhase { Prefill, Decode };
+
+struct StageTime {
+  std::string name;  // e.g. "attention", "linear(attn_q,attn_k,attn_v)"
+  StepPhase phase;
+  std::uint64_t n_runs;
+  double seconds;  // wall time, from the meeting of the threads before it to the one after it
+};
+
+class StepProfile {
+ public:
+  // names: one per stage of the executable; stages of one name are counted together.
+  void enable(const std::vector<std::string>& names);
+  void disable() { enabled_ = false; }
+  bool enabled() const { return enabled_; }
+
+  // Where a name has been seen, in the order of the stages.
+  std::vector<StageTime> times() const;
+
+  // Times its own life; does nothing when the profile is off.
+  class Span {
+   public:
+    Span(StepProfile& profile, StepPhase phase, std::size_t stage);
+    ~Span();
+    Span(const Span&) = delete;
+    Span& operator=(const Span&) = delete;
+
+   private:
+    StepProfile& profile_;
+    StepPhase phase_;
+    std::size_t stage_;
+    std::chrono::steady_clock::time_point start_{};
+  };
+
+ private:
+  struct Total {
+    std::uint64_t n_runs = 0;
+    std::chrono::steady_clock::duration time{};
+  };
+  bool enabled_ = false;
+  std::vector<std::string> names_;            // distinct
+  std::vector<std::size_t> name_of_stage_;    // in names_
+  std::array<std::vector<Total>, 2> totals_;  // [phase][name]
+};
+
+}  // namespace quarrel
