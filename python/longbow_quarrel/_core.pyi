@@ -429,8 +429,29 @@ class KVStorage:
     @property
     def n_bytes(self) -> int: ...
 
+class StageTime:
+    """Time that one kind of work took, over all steps."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def phase(self) -> str: ...
+
+    @property
+    def n_runs(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
 class Executable:
     """A program made ready for a device."""
+
+    def set_profiling(self, on: bool) -> None:
+        """Time every stage from now on, counted from zero."""
+
+    def stage_times(self) -> list[StageTime]:
+        """Times since profiling was switched on, in the order of the stages."""
 
     def shrink(self) -> None:
         """Give back what steps with more selected rows than planned have taken."""
