@@ -238,11 +238,28 @@ inline void dequantize16(device const Block* row, uint chunk, thread float* out)
   }
 }
 
-// One element of a row of plain numbers.
+// One element of a row of plain numbers; blocks are never read one by one.
+template <typename Block>
+inline float plain_element(device const Block*, uint) {
+  return 0.0f;
+}
 inline float plain_element(device const BlockF32* row, uint column) { return row[column].value; }
 inline float plain_element(device const BlockF16* row, uint column) {
   return float(row[column].value);
 }
 inline float plain_element(device const BlockBF16* row, uint column) {
   return bf16_to_float(row[column].value);
+}
+
+// As dequantize16, with zeros where a row of n_cols elements has ended.
+template <typename Block>
+inline void dequantize16_padded(device const Block* row, uint chunk, uint n_cols,
+                                thread float* out) {
+  if (16 * chunk + 16 <= n_cols) {
+    dequantize16(row, chunk, out);
+  } else {
+    for (uint i = 0; i < 16; ++i) {
+      out[i] = 16 * chunk + i < n_cols ? plain_element(row, 16 * chunk + i) : 0.0f;
+    }
+  }
 }

@@ -74,23 +74,17 @@ inline void add_slice(thread Sums& sums, thread const Pass& pass, thread const R
   }
 }
 
-// Rows of plain numbers that no slice divides.
+// Rows of plain numbers that slices do not divide.
 template <typename Block>
-inline void add_elements(thread Sums&, thread const Pass&, thread const Rows<Block>&, uint, uint) {}
-
-#define ADD_ELEMENTS(type)                                                                    \
-  inline void add_elements(thread Sums& sums, thread const Pass& pass,                        \
-                           thread const Rows<Block##type>& rows, uint lane, uint n) {         \
-    for (uint column = lane; column < n; column += 32) {                                      \
-      EACH_TOKEN(t, pass.n_tokens) {                                                          \
-        const float x = pass.x[t][column];                                                    \
-        EACH_ROW(r) sums.of[t][r] = fma(plain_element(rows.of[r], column), x, sums.of[t][r]); \
-      }                                                                                       \
-    }                                                                                         \
+inline void add_elements(thread Sums& sums, thread const Pass& pass, thread const Rows<Block>& rows,
+                         uint lane, uint n_cols) {
+  for (uint column = lane; column < n_cols; column += 32) {
+    EACH_TOKEN(t, pass.n_tokens) {
+      const float x = pass.x[t][column];
+      EACH_ROW(r) sums.of[t][r] = fma(plain_element(rows.of[r], column), x, sums.of[t][r]);
+    }
   }
-ADD_ELEMENTS(F32)
-ADD_ELEMENTS(F16)
-ADD_ELEMENTS(BF16)
+}
 
 // Adds four values across the simdgroup in a fixed tree; lane i returns the sum of value i % 4.
 inline float sum_rows(thread const float* values, uint lane) {

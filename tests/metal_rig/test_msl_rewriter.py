@@ -94,6 +94,8 @@ def test_threadgroup_variables_are_announced() -> None:
     out = rewritten("kernel void k() { threadgroup float x[4][8]; threadgroup float* p = x[0]; }")
     assert "STORAGE float x[4][8]; __msl_threadgroup_variable((void*)&x, sizeof x);" in out.text
     assert "float* p = x[0];" in out.text
+    out = rewritten("kernel void k() { threadgroup float x[N * M]; }")
+    assert "STORAGE float x[N * M]; __msl_threadgroup_variable" in out.text
     assert out.text.count("STORAGE") == 1
 
 

@@ -278,8 +278,9 @@ class Rewriter:
         raise MetalSyntaxError("no '[' opens this ']'")
 
     def _find(self, i: int, wanted: set[str]) -> int:
+        """The first of `wanted` outside of attributes and array bounds."""
         while i < len(self.tokens):
-            if is_attribute(self.tokens, i):
+            if self.tokens[i].text == "[":
                 i = closing_index(self.tokens, i)
             elif self.tokens[i].text in wanted:
                 return i
