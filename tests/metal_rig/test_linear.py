@@ -17,7 +17,7 @@ from metal_rig.shaders import SHADERS, shader_source
 from metal_rig.weights import TYPES, Weights, block_elements, random_weights
 
 PACKAGES = toolchain.MSL_PACKAGES
-PHASES = ("decode",)
+PHASES = ("decode", "prefill")
 # Function constants and shapes of params.h.
 HAS_BIAS, HAS_RESIDUAL, TOKENS_PER_PASS = 16, 17, 18
 THREADS = 128

@@ -72,8 +72,9 @@ D as_type(S);
   T f(T, U, V);
 #define LINT_MATH(M)                                                                             \
   M(exp)                                                                                         \
-  M(exp2) M(exp10) M(log) M(log2) M(log10) M(sqrt) M(rsqrt) M(sin) M(cos) M(tan) M(sinh) M(cosh) \
-      M(tanh) M(asin) M(acos) M(atan) M(asinh) M(acosh) M(atanh) M(fabs)
+  M(exp2)                                                                                        \
+  M(exp10) M(log) M(log2) M(log10) M(sqrt) M(rsqrt) M(sin) M(cos) M(tan) M(sinh) M(cosh) M(tanh) \
+      M(asin) M(acos) M(atan) M(asinh) M(acosh) M(atanh) M(fabs)
 LINT_MATH(LINT_1)
 LINT_1(floor)
 LINT_1(ceil)
@@ -163,24 +164,27 @@ simd_vote simd_ballot(bool);
 template <class T, int R, int C>
 struct simdgroup_matrix {
   vec<T, 2> elements;
+  // The implicit assignment wants the generic address space. This one takes results of functions;
+  // copying one matrix variable to another is not modelled.
+  thread simdgroup_matrix& operator=(simdgroup_matrix) thread;
   thread vec<T, 2>& thread_elements();
 };
 template <class T, int R, int C = R>
 simdgroup_matrix<T, R, C> make_filled_simdgroup_matrix(T);
 // The matrix lies in thread memory, its source and destination in device or threadgroup memory.
-#define LINT_MATRIX_MEMORY(space)                                                            \
-  template <class T>                                                                         \
-  void simdgroup_load(thread simdgroup_matrix<T, 8, 8>&, space const T*, ulong = 8,          \
-                      ulong2 = (ulong2)(0), bool = false);                                   \
-  template <class T>                                                                         \
-  void simdgroup_store(simdgroup_matrix<T, 8, 8>, space T*, ulong = 8, ulong2 = (ulong2)(0), \
-                       bool = false);
+#define LINT_MATRIX_MEMORY(space)                                                    \
+  template <class T>                                                                 \
+  void simdgroup_load(thread simdgroup_matrix<T, 8, 8>&, space const T*, ulong = 8,  \
+                      ulong2 = (ulong2)(0), bool = false);                           \
+  template <class T>                                                                 \
+  void simdgroup_store(const thread simdgroup_matrix<T, 8, 8>&, space T*, ulong = 8, \
+                       ulong2 = (ulong2)(0), bool = false);
 LINT_MATRIX_MEMORY(device)
 LINT_MATRIX_MEMORY(threadgroup)
 template <class D, class A, class B, class C>
-void simdgroup_multiply_accumulate(thread D&, A, B, C);
+void simdgroup_multiply_accumulate(thread D&, const thread A&, const thread B&, const thread C&);
 template <class D, class A, class B>
-void simdgroup_multiply(thread D&, A, B);
+void simdgroup_multiply(thread D&, const thread A&, const thread B&);
 typedef simdgroup_matrix<float, 8, 8> simdgroup_float8x8;
 typedef simdgroup_matrix<half, 8, 8> simdgroup_half8x8;
 typedef simdgroup_matrix<bfloat, 8, 8> simdgroup_bfloat8x8;
