@@ -139,3 +139,36 @@ enum LinearShape : int {
   kLinearPrefillRows = 64,  // rows of W and tokens of a linear_prefill threadgroup
   kLinearPrefillTokens = 32,
 };
+
+// Buffer indices of argmax.
+enum ArgmaxBuffer : int {
+  kArgmaxLogits = 0,  // [n_rows, n_cols] float
+  kArgmaxIds = 1,     // [n_rows] uint
+  kArgmaxParams = 2,
+};
+
+// Buffer indices of top_k_chunks and top_k_merge.
+enum TopKBuffer : int {
+  kTopKLogits = 0,      // [n_rows, n_cols] float; top_k_chunks alone
+  kTopKCandidates = 1,  // [n_rows, top_k_chunk_count(n_cols), k] ulong
+  kTopKIds = 2,         // [n_rows, k] uint; top_k_merge alone
+  kTopKValues = 3,      // [n_rows, k] float; top_k_merge alone
+  kTopKParams = 4,
+};
+
+// argmax leaves k unused.
+struct SamplingParams {
+  quarrel_uint n_cols;
+  quarrel_uint k;  // at most kTopKMax and n_cols
+};
+static_assert(sizeof(SamplingParams) == 8, "SamplingParams: host and shader disagree");
+
+enum SamplingShape : int {
+  kSamplingThreads = 256,  // of every threadgroup
+  kTopKChunk = 2048,       // logits that a threadgroup sorts
+  kTopKMax = 1024,
+};
+
+inline constexpr quarrel_uint top_k_chunk_count(quarrel_uint n_cols) {
+  return (n_cols + kTopKChunk - 1) / kTopKChunk;
+}
