@@ -25,6 +25,127 @@ struct EmbeddingParams {
 };
 static_assert(sizeof(EmbeddingParams) == 8, "EmbeddingParams: host and shader disagree");
 
+// Function constants of kv_write and of attention (uint each): what a pipeline is specialised for.
+enum AttentionConstant : int {
+  kConstantHeadDim = 0,    // a multiple of 8, at most 256
+  kConstantBlockSize = 1,  // tokens, a multiple of 8
+  kConstantKType = 2,      // a KVType
+  kConstantVType = 3,
+  kConstantGroup = 4,      // query heads that share a KV head and a threadgroup, 1 to 8
+  kConstantPartition = 5,  // decode: tokens per threadgroup, a multiple of kConstantRound
+  kConstantRound = 6,      // decode: tokens between two rescalings, a multiple of 32
+};
+
+// Buffer indices of kv_write.
+enum KVWriteBuffer : int {
+  kKVWriteK = 0,      // [n_tokens, n_kv_heads * head_dim] float
+  kKVWriteV = 1,      // the same
+  kKVWriteSlots = 2,  // [n_tokens] int
+  kKVWriteKCache = 3,
+  kKVWriteVCache = 4,
+  kKVWriteParams = 5,
+};
+
+struct KVWriteParams {
+  quarrel_uint n_kv_heads;
+};
+static_assert(sizeof(KVWriteParams) == 4, "KVWriteParams: host and shader disagree");
+
+// Buffer indices of attention_decode.
+enum AttentionDecodeBuffer : int {
+  kDecodeQ = 0,       // [n_tokens, n_heads * head_dim] float
+  kDecodeKCache = 1,  // this layer's K, as kv_layout.h says
+  kDecodeVCache = 2,
+  kDecodeBlockTables = 3,  // [n_seqs, max_blocks] int
+  kDecodePositions = 4,    // [n_tokens] int
+  kDecodeItems = 5,        // [n_items] AttentionItem: a token each
+  kDecodeOut = 6,          // [n_tokens, n_heads * head_dim] float
+  kDecodePartials = 7,     // [n_items, n_heads, max_slots, head_dim] float
+  kDecodePartialSums = 8,  // [n_items, n_heads, max_slots] float2: largest score, sum of weights
+  kDecodeParams = 9,
+};
+
+// Buffer indices of attention_decode_reduce.
+enum AttentionReduceBuffer : int {
+  kReducePartials = 0,
+  kReducePartialSums = 1,
+  kReducePositions = 2,
+  kReduceItems = 3,
+  kReduceOut = 4,
+  kReduceParams = 5,
+};
+
+// Buffer indices of attention_prefill.
+enum AttentionPrefillBuffer : int {
+  kPrefillQ = 0,
+  kPrefillKCache = 1,
+  kPrefillVCache = 2,
+  kPrefillBlockTables = 3,
+  kPrefillPositions = 4,
+  kPrefillItems = 5,  // [n_items] AttentionItem
+  kPrefillOut = 6,
+  kPrefillParams = 7,
+};
+
+// Consecutive tokens of one sequence: one for attention_decode, and at most
+// kPrefillRows / kConstantGroup for attention_prefill.
+struct AttentionItem {
+  quarrel_uint first_token;  // row of q, positions and out
+  quarrel_uint n_tokens;
+  quarrel_uint sequence;  // row of the block tables
+  quarrel_uint reserved;
+};
+static_assert(sizeof(AttentionItem) == 16, "AttentionItem: host and shader disagree");
+
+// A query at position p sees positions j <= p where window is 0, p - j < window or j < sinks.
+struct AttentionParams {
+  quarrel_uint n_heads;
+  quarrel_uint n_kv_heads;
+  quarrel_uint max_blocks;  // columns of the block tables
+  quarrel_uint max_slots;   // decode: most partitions that a token of this step reads
+  quarrel_uint window;
+  quarrel_uint sinks;
+  float scale;
+  float softcap;  // c > 0: a score s becomes c * tanh(s / c)
+};
+static_assert(sizeof(AttentionParams) == 32, "AttentionParams: host and shader disagree");
+
+enum AttentionShape : int {
+  kAttentionMaxGroup = 8,
+  kAttentionThreads = 128,  // of every threadgroup of the attention kernels and of kv_write
+  kAttentionSimdgroups = 4,
+  kPrefillRows = 32,  // (token, query head) pairs of a threadgroup
+};
+
+// The first position that a query at `position` sees apart from the sinks.
+inline constexpr quarrel_uint attention_begin(quarrel_uint position, quarrel_uint window) {
+  return window != 0 && position >= window ? position + 1 - window : 0;
+}
+
+// How many partitions hold nothing but sinks for a query at `position`.
+inline constexpr quarrel_uint attention_sink_slots(quarrel_uint position, quarrel_uint window,
+                                                   quarrel_uint sinks, quarrel_uint partition) {
+  return (sinks + partition - 1) / partition < attention_begin(position, window) / partition
+             ? (sinks + partition - 1) / partition
+             : attention_begin(position, window) / partition;
+}
+
+// How many partitions a query at `position` reads: those of the sinks, then those of its window.
+inline constexpr quarrel_uint attention_slots(quarrel_uint position, quarrel_uint window,
+                                              quarrel_uint sinks, quarrel_uint partition) {
+  return attention_sink_slots(position, window, sinks, partition) + position / partition + 1 -
+         attention_begin(position, window) / partition;
+}
+
+// Bytes of attention_decode's threadgroup memory (argument 0): scores of a round, four heads to a
+// float4, and later two heads' sums of every simdgroup.
+inline constexpr quarrel_uint attention_decode_memory(quarrel_uint head_dim, quarrel_uint group,
+                                                      quarrel_uint round) {
+  return (group + 3) / 4 * round * 16 > kAttentionSimdgroups * 2 * head_dim * 4
+             ? (group + 3) / 4 * round * 16
+             : kAttentionSimdgroups * 2 * head_dim * 4;
+}
+
 // Buffer indices of rms_norm.
 enum RmsNormBuffer : int {
   kRmsNormX = 0,

@@ -1,0 +1,141 @@
+// Reading K and V: eight tokens by eight elements per lane, in loads of 16 bytes (kv_layout.h).
+#pragma once
+#include "attention.h"
+
+// A chunk of the eight tokens of a tile, as it lies in memory.
+struct KVTileF32 {
+  uint4 words[16];
+};
+struct KVTileF16 {
+  uint4 words[8];
+};
+struct KVTileBF16 {
+  uint4 words[8];
+};
+struct KVTileQ8 {
+  uint4 words[4];
+  uint4 scales;  // eight halfs
+};
+struct KVTileQ4 {
+  uint4 words[2];
+  uint4 scales;
+};
+
+// Where a lane finds its chunk: `data` in the tile's first word, words `stride` apart.
+struct KVPlace {
+  device const uint4* data;
+  device const uint4* scales;
+  uint stride;
+};
+
+// The place of `chunk` in the tile that begins with `token` of a block; `run` is the head's.
+inline void kv_place(thread KVPlace& place, device const uchar* run, uint type, uint token,
+                     uint chunk) {
+  place.data = (device const uint4*)(run + kv_chunk_offset(type, kHeadDim, token, chunk));
+  place.scales = (device const uint4*)(run + kv_scale_offset(type, kHeadDim, kBlockSize, token,
+                                                             chunk * kKVChunk / kKVScaleGroup));
+  place.stride = kHeadDim / kKVChunk;
+}
+
+inline void kv_load(thread KVTileF32& tile, thread const KVPlace& from) {
+#pragma unroll(8)
+  for (uint i = 0; i < 8; ++i) {
+    tile.words[2 * i] = from.data[2 * i * from.stride];
+    tile.words[2 * i + 1] = from.data[2 * i * from.stride + 1];
+  }
+}
+inline void kv_load(thread KVTileF16& tile, thread const KVPlace& from) {
+#pragma unroll(8)
+  for (uint i = 0; i < 8; ++i) tile.words[i] = from.data[i * from.stride];
+}
+inline void kv_load(thread KVTileBF16& tile, thread const KVPlace& from) {
+#pragma unroll(8)
+  for (uint i = 0; i < 8; ++i) tile.words[i] = from.data[i * from.stride];
+}
+inline void kv_load(thread KVTileQ8& tile, thread const KVPlace& from) {
+#pragma unroll(4)
+  for (uint i = 0; i < 4; ++i) tile.words[i] = from.data[i * from.stride];
+  tile.scales = from.scales[0];
+}
+inline void kv_load(thread KVTileQ4& tile, thread const KVPlace& from) {
+#pragma unroll(2)
+  for (uint i = 0; i < 2; ++i) tile.words[i] = from.data[i * from.stride];
+  tile.scales = from.scales[0];
+}
+
+// Empties the tokens whose bit in `keep` is not set: memory that nobody wrote may hold a NaN.
+inline void kv_keep(thread KVTileF32& tile, uint keep) {
+#pragma unroll(8)
+  for (uint i = 0; i < 8; ++i)
+    if ((keep >> i & 1) == 0) tile.words[2 * i] = tile.words[2 * i + 1] = uint4(0);
+}
+inline void kv_keep(thread KVTileF16& tile, uint keep) {
+#pragma unroll(8)
+  for (uint i = 0; i < 8; ++i)
+    if ((keep >> i & 1) == 0) tile.words[i] = uint4(0);
+}
+inline void kv_keep(thread KVTileBF16& tile, uint keep) {
+#pragma unroll(8)
+  for (uint i = 0; i < 8; ++i)
+    if ((keep >> i & 1) == 0) tile.words[i] = uint4(0);
+}
+// Any integers do where the scale is 0.
+inline uint4 kept_scales(uint4 scales, uint keep) {
+#pragma unroll(4)
+  for (uint i = 0; i < 4; ++i)
+    scales[i] &= (keep >> 2 * i & 1 ? 0xffffu : 0u) | (keep >> 2 * i & 2 ? 0xffff0000u : 0u);
+  return scales;
+}
+inline void kv_keep(thread KVTileQ8& tile, uint keep) {
+  tile.scales = kept_scales(tile.scales, keep);
+}
+inline void kv_keep(thread KVTileQ4& tile, uint keep) {
+  tile.scales = kept_scales(tile.scales, keep);
+}
+
+// The elements of a token, from the bits of one chunk.
+inline void chunk_f32(thread KVChunk& to, uint4 lo, uint4 hi) {
+  to.lo = as_type<float4>(lo);
+  to.hi = as_type<float4>(hi);
+}
+inline void chunk_f16(thread KVChunk& to, uint4 word) {
+  to.lo = float4(as_type<half4>(word.xy));
+  to.hi = float4(as_type<half4>(word.zw));
+}
+inline float4 floats_of_bf16(uint2 word) {
+  return as_type<float4>(
+      uint4(word.x << 16, word.x & 0xffff0000u, word.y << 16, word.y & 0xffff0000u));
+}
+inline void chunk_bf16(thread KVChunk& to, uint4 word) {
+  to.lo = floats_of_bf16(word.xy);
+  to.hi = floats_of_bf16(word.zw);
+}
+inline void chunk_q8(thread KVChunk& to, uint2 word, float scale) {
+  to.lo = float4(as_type<char4>(word.x)) * scale;
+  to.hi = float4(as_type<char4>(word.y)) * scale;
+}
+inline void chunk_q4(thread KVChunk& to, uint word, float scale) {
+  to.lo = (float4(as_type<uchar4>(word & 0x0f0f0f0fu)) - 8.0f) * scale;
+  to.hi = (float4(as_type<uchar4>(word >> 4 & 0x0f0f0f0fu)) - 8.0f) * scale;
+}
+inline float scale_of(uint4 scales, uint token) {
+  return float(as_type<half2>(scales[token / 2])[token % 2]);
+}
+
+// Token t of a tile; t is a literal once loops are unrolled.
+inline void kv_chunk(thread KVChunk& to, thread const KVTileF32& tile, uint t) {
+  chunk_f32(to, tile.words[2 * t], tile.words[2 * t + 1]);
+}
+inline void kv_chunk(thread KVChunk& to, thread const KVTileF16& tile, uint t) {
+  chunk_f16(to, tile.words[t]);
+}
+inline void kv_chunk(thread KVChunk& to, thread const KVTileBF16& tile, uint t) {
+  chunk_bf16(to, tile.words[t]);
+}
+inline void kv_chunk(thread KVChunk& to, thread const KVTileQ8& tile, uint t) {
+  const uint4 word = tile.words[t / 2];
+  chunk_q8(to, t % 2 == 0 ? word.xy : word.zw, scale_of(tile.scales, t));
+}
+inline void kv_chunk(thread KVChunk& to, thread const KVTileQ4& tile, uint t) {
+  chunk_q4(to, tile.words[t / 4][t % 4], scale_of(tile.scales, t));
+}
