@@ -51,10 +51,8 @@ static const char* const kHeader = "metal rig binary archive";
   std::ifstream file([[descriptor.url path] UTF8String]);
   std::string line;
   if (!std::getline(file, line) || line != kHeader) {
-    if (error) {
-      *error = rig_error(MTLBinaryArchiveDomain, MTLBinaryArchiveErrorInvalidFile,
-                         "not a binary archive");
-    }
+    rig_report(error, MTLBinaryArchiveDomain, MTLBinaryArchiveErrorInvalidFile,
+               "not a binary archive");
     [self release];
     return nil;
   }
@@ -63,16 +61,7 @@ static const char* const kHeader = "metal rig binary archive";
 }
 - (void)dealloc {
   delete _keys;
-  [_label release];
   [super dealloc];
-}
-- (NSString*)label {
-  return _label;
-}
-- (void)setLabel:(NSString*)label {
-  NSString* copy = [label copy];
-  [_label release];
-  _label = copy;
 }
 - (BOOL)addComputePipelineFunctionsWithDescriptor:(MTLComputePipelineDescriptor*)descriptor
                                             error:(NSError**)error {
@@ -89,8 +78,8 @@ static const char* const kHeader = "metal rig binary archive";
   file << kHeader << "\n";
   for (const std::string& key : *_keys) file << key << "\n";
   file.flush();
-  if (!file && error) {
-    *error = rig_error(MTLBinaryArchiveDomain, MTLBinaryArchiveErrorInvalidFile, "cannot write");
+  if (!file) {
+    rig_report(error, MTLBinaryArchiveDomain, MTLBinaryArchiveErrorInvalidFile, "cannot write");
   }
   return file ? YES : NO;
 }

@@ -65,7 +65,7 @@ void rig_capture_dispatch(const std::string& kernel, const uint32_t* grid,
     if (!capture().file) problem = "the output file cannot be written";
   }
   if (problem) {
-    if (error) *error = rig_error(@"MTLCaptureErrorDomain", 1, problem);
+    rig_report(error, @"MTLCaptureErrorDomain", 1, problem);
     return NO;
   }
   capture().active = true;

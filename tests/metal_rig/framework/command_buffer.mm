@@ -134,7 +134,6 @@ void rig_enqueue(RigCommandBuffer* commandBuffer) { Executor::only().push([comma
   delete _mutex;
   delete _finished;
   [_error release];
-  [_label release];
   [super dealloc];
 }
 - (void)releaseArguments {
@@ -173,14 +172,6 @@ void rig_enqueue(RigCommandBuffer* commandBuffer) { Executor::only().push([comma
 - (double)GPUEndTime {
   std::lock_guard lock(*_mutex);
   return _end;
-}
-- (NSString*)label {
-  return _label;
-}
-- (void)setLabel:(NSString*)label {
-  NSString* copy = [label copy];
-  [_label release];
-  _label = copy;
 }
 - (BOOL)uncommitted:(const char*)call {
   if (self.status < MTLCommandBufferStatusCommitted) return YES;
@@ -248,18 +239,6 @@ void rig_enqueue(RigCommandBuffer* commandBuffer) { Executor::only().push([comma
 @end
 
 @implementation RigQueue
-- (void)dealloc {
-  [_label release];
-  [super dealloc];
-}
-- (NSString*)label {
-  return _label;
-}
-- (void)setLabel:(NSString*)label {
-  NSString* copy = [label copy];
-  [_label release];
-  _label = copy;
-}
 - (id<MTLCommandBuffer>)commandBuffer {
   return [[[RigCommandBuffer alloc] initRetaining:YES] autorelease];
 }

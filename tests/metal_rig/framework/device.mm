@@ -19,6 +19,10 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
                                                               forKey:NSLocalizedDescriptionKey]];
 }
 
+void rig_report(NSError** error, NSString* domain, NSInteger code, const std::string& message) {
+  if (error) *error = rig_error(domain, code, message);
+}
+
 @implementation RigBuffer
 - (instancetype)initWithLength:(NSUInteger)length {
   if (!(self = [super init])) return nil;
@@ -68,7 +72,6 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
   }
   if (_deallocator) Block_release(_deallocator);
   delete _n_uses;
-  [_label release];
   [super dealloc];
 }
 - (NSUInteger)length {
@@ -76,14 +79,6 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
 }
 - (void*)contents {
   return _contents;
-}
-- (NSString*)label {
-  return _label;
-}
-- (void)setLabel:(NSString*)label {
-  NSString* copy = [label copy];
-  [_label release];
-  _label = copy;
 }
 @end
 
@@ -148,10 +143,7 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
                                options:(MTLCompileOptions*)options
                                  error:(NSError**)error {
   if (state().fails(RIG_FAULT_COMPILE)) {
-    if (error) {
-      *error =
-          rig_error(MTLLibraryErrorDomain, MTLLibraryErrorCompileFailure, "injected by a test");
-    }
+    rig_report(error, MTLLibraryErrorDomain, MTLLibraryErrorCompileFailure, "injected by a test");
     return nil;
   }
   std::vector<std::string> flags;
@@ -170,8 +162,7 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
     return nil;
   }
   if (state().fails(RIG_FAULT_PIPELINE)) {
-    if (error)
-      *error = rig_error(MTLLibraryErrorDomain, MTLLibraryErrorInternal, "injected by a test");
+    rig_report(error, MTLLibraryErrorDomain, MTLLibraryErrorInternal, "injected by a test");
     return nil;
   }
   RigPipeline* pipeline = [[RigPipeline alloc] init];
@@ -194,10 +185,8 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
     found |= archive->_keys->count(*function->_key) > 0;
   }
   if (!found && (options & MTLPipelineOptionFailOnBinaryArchiveMiss)) {
-    if (error) {
-      *error = rig_error(MTLBinaryArchiveDomain, MTLBinaryArchiveErrorUnexpectedElement,
-                         "no archive has this pipeline");
-    }
+    rig_report(error, MTLBinaryArchiveDomain, MTLBinaryArchiveErrorUnexpectedElement,
+               "no archive has this pipeline");
     return nil;
   }
   return [self newComputePipelineStateWithFunction:function error:error];
@@ -207,10 +196,8 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
   return [[RigBinaryArchive alloc] initWithDescriptor:descriptor error:error];
 }
 - (id<MTLLibrary>)newLibraryWithURL:(NSURL*)url error:(NSError**)error {
-  if (error) {
-    *error = rig_error(MTLLibraryErrorDomain, MTLLibraryErrorUnsupported,
-                       "the rig compiles source only: it cannot run a .metallib");
-  }
+  rig_report(error, MTLLibraryErrorDomain, MTLLibraryErrorUnsupported,
+             "the rig compiles source only: it cannot run a .metallib");
   return nil;
 }
 @end

@@ -17,16 +17,7 @@ using rig::state;
   [_current->pipeline release];
   delete _current;
   [_command_buffer release];
-  [_label release];
   [super dealloc];
-}
-- (NSString*)label {
-  return _label;
-}
-- (void)setLabel:(NSString*)label {
-  NSString* copy = [label copy];
-  [_label release];
-  _label = copy;
 }
 - (MTLDispatchType)dispatchType {
   return _type;

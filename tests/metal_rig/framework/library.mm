@@ -177,10 +177,8 @@ static ConstantMap& constants_of(MTLFunctionConstantValues* values) {
     arguments.insert(arguments.end(), flags.begin(), flags.end());
     if (run_compiler(arguments, folder.path + "/log") != 0) {
       known->erase(key);
-      if (error) {
-        *error = rig_error(MTLLibraryErrorDomain, MTLLibraryErrorCompileFailure,
-                           read_file(folder.path + "/log"));
-      }
+      rig_report(error, MTLLibraryErrorDomain, MTLLibraryErrorCompileFailure,
+                 read_file(folder.path + "/log"));
       return nil;
     }
     path = std::filesystem::canonical(folder.path + "/library.so");  // in the compiler's cache
@@ -191,16 +189,7 @@ static ConstantMap& constants_of(MTLFunctionConstantValues* values) {
 }
 - (void)dealloc {
   delete _path;
-  [_label release];
   [super dealloc];
-}
-- (NSString*)label {
-  return _label;
-}
-- (void)setLabel:(NSString*)label {
-  NSString* copy = [label copy];
-  [_label release];
-  _label = copy;
 }
 - (id<MTLFunction>)load:(NSString*)name
               constants:(const ConstantMap&)constants
@@ -224,10 +213,8 @@ static ConstantMap& constants_of(MTLFunctionConstantValues* values) {
     function->_key = new std::string(key_of(*_path, kernel->name, constants));
     return function;
   }
-  if (error) {
-    *error = rig_error(MTLLibraryErrorDomain, MTLLibraryErrorFunctionNotFound,
-                       handle ? std::string("no function named ") + [name UTF8String] : message);
-  }
+  rig_report(error, MTLLibraryErrorDomain, MTLLibraryErrorFunctionNotFound,
+             handle ? std::string("no function named ") + [name UTF8String] : message);
   return nil;
 }
 - (id<MTLFunction>)newFunctionWithName:(NSString*)name {

@@ -22,14 +22,22 @@ typedef std::map<uint32_t, std::vector<char>> ConstantMap;
 
 // An NSError (autoreleased) with this message.
 NSError* rig_error(NSString* domain, NSInteger code, const std::string& message);
+// Leaves such an error with a caller that wants to know.
+void rig_report(NSError** error, NSString* domain, NSInteger code, const std::string& message);
 
-@interface RigBuffer : NSObject <MTLBuffer> {
+// What most of the API's objects have: a name for tools.
+@interface RigLabelled : NSObject {
+  NSString* _label;
+}
+@property(nullable, copy, atomic) NSString* label;
+@end
+
+@interface RigBuffer : RigLabelled <MTLBuffer> {
  @public
   void* _contents;
   NSUInteger _length;
   std::atomic<int>* _n_uses;  // encoded in command buffers that have not completed
   BOOL _watched;
-  NSString* _label;
   void (^_deallocator)(void*, NSUInteger);  // of memory that is not ours
   BOOL _borrowed;
 }
@@ -48,10 +56,9 @@ NSError* rig_error(NSString* domain, NSInteger code, const std::string& message)
 }
 @end
 
-@interface RigLibrary : NSObject <MTLLibrary> {
+@interface RigLibrary : RigLabelled <MTLLibrary> {
  @public
   std::string* _path;
-  NSString* _label;
 }
 // Compiles source; `flags` are the compiler program's.
 + (nullable RigLibrary*)newWithSource:(NSString*)source
@@ -89,7 +96,7 @@ struct RigCommand {
   RigBuffer* buffer = nil;  // of kBarrierOn
 };
 
-@interface RigCommandBuffer : NSObject <MTLCommandBuffer> {
+@interface RigCommandBuffer : RigLabelled <MTLCommandBuffer> {
  @public
   std::vector<RigCommand>* _commands;
   std::set<RigBuffer*>* _held;  // retained until completion, if this one retains at all
@@ -101,7 +108,6 @@ struct RigCommand {
   NSError* _error;
   double _start, _end;
   BOOL _encoding, _retains;
-  NSString* _label;
 }
 - (instancetype)initRetaining:(BOOL)retains;
 - (void)hold:(RigBuffer*)buffer;
@@ -109,29 +115,25 @@ struct RigCommand {
 - (void)execute;
 @end
 
-@interface RigEncoder : NSObject <MTLComputeCommandEncoder> {
+@interface RigEncoder : RigLabelled <MTLComputeCommandEncoder> {
  @public
   RigCommandBuffer* _command_buffer;
   RigDispatch* _current;
   MTLDispatchType _type;
   BOOL _ended;
-  NSString* _label;
 }
 - (instancetype)initWith:(RigCommandBuffer*)commandBuffer type:(MTLDispatchType)type;
 @end
 
-@interface RigQueue : NSObject <MTLCommandQueue> {
-  NSString* _label;
-}
+@interface RigQueue : RigLabelled <MTLCommandQueue>
 @end
 
 @interface RigDevice : NSObject <MTLDevice>
 @end
 
-@interface RigBinaryArchive : NSObject <MTLBinaryArchive> {
+@interface RigBinaryArchive : RigLabelled <MTLBinaryArchive> {
  @public
   std::set<std::string>* _keys;
-  NSString* _label;
 }
 // Reads the archive's file, if the descriptor names one.
 - (nullable instancetype)initWithDescriptor:(MTLBinaryArchiveDescriptor*)descriptor
