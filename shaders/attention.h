@@ -7,6 +7,7 @@ constant uint kHeadDim [[function_constant(kConstantHeadDim)]];
 constant uint kBlockSize [[function_constant(kConstantBlockSize)]];
 constant uint kKType [[function_constant(kConstantKType)]];
 constant uint kVType [[function_constant(kConstantVType)]];
+constant uint kGroup [[function_constant(kConstantGroup)]];
 
 // Eight elements of one token.
 struct KVChunk {

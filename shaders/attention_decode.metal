@@ -14,7 +14,6 @@
 #include "attention.h"
 #include "kv_tile.h"
 
-constant uint kGroup [[function_constant(kConstantGroup)]];
 constant uint kPartition [[function_constant(kConstantPartition)]];
 constant uint kRound [[function_constant(kConstantRound)]];
 

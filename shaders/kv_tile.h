@@ -139,3 +139,25 @@ inline void kv_chunk(thread KVChunk& to, thread const KVTileQ8& tile, uint t) {
 inline void kv_chunk(thread KVChunk& to, thread const KVTileQ4& tile, uint t) {
   chunk_q4(to, tile.words[t / 4][t % 4], scale_of(tile.scales, t));
 }
+
+// The same from memory, for kernels that read single tokens: `run` is the head's run of the block.
+inline void kv_load_chunk(thread KVChunk& to, device const uchar* run, uint type, uint token,
+                          uint chunk) {
+  device const uchar* from = run + kv_chunk_offset(type, kHeadDim, token, chunk);
+  if (type == kKVF32) {
+    chunk_f32(to, ((device const uint4*)from)[0], ((device const uint4*)from)[1]);
+  } else if (type == kKVF16) {
+    chunk_f16(to, *(device const uint4*)from);
+  } else if (type == kKVBF16) {
+    chunk_bf16(to, *(device const uint4*)from);
+  } else {
+    const float scale =
+        float(*(device const half*)(run + kv_scale_offset(type, kHeadDim, kBlockSize, token,
+                                                          chunk * kKVChunk / kKVScaleGroup)));
+    if (type == kKVQ8_0) {
+      chunk_q8(to, *(device const uint2*)from, scale);
+    } else {
+      chunk_q4(to, *(device const uint*)from, scale);
+    }
+  }
+}

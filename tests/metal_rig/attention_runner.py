@@ -221,3 +221,38 @@ def run_decode(batch: Batch, order: Order = "both", check_accesses: bool = False
             order=order,
         )
     return out
+
+
+def prefill_items(batch: Batch, chunks: int) -> npt.NDArray[np.uint32]:
+    """AttentionItems of a step in which every sequence's queries are cut every `chunks` tokens."""
+    limit = PREFILL_ROWS // batch.shape.group
+    items, row = [], 0
+    for i, s in enumerate(batch.sequences):
+        for chunk in range(0, len(s.q), chunks):
+            end = min(chunk + chunks, len(s.q))
+            items += [(row + t, min(limit, end - t), i, 0) for t in range(chunk, end, limit)]
+        row += len(s.q)
+    return np.array(items, np.uint32)
+
+
+def run_prefill(
+    batch: Batch,
+    matrix: str = "half",
+    order: Order = "both",
+    check_accesses: bool = False,
+    chunks: int = 10**6,
+) -> F32:
+    """Every query of the batch as a prompt's token. Returns like batch.q."""
+    shape, q = batch.shape, batch.q
+    out = np.full_like(q, np.nan)
+    items = prefill_items(batch, chunks)
+    params = shape.params(batch.tables.shape[1], 0)
+    run_kernel(
+        _library("attention_prefill", tuple(shape.constants.items()), check_accesses),
+        f"attention_prefill_{matrix}_{shape.head_dim}",
+        [q, *batch.caches, batch.tables, batch.positions, items, out, params],
+        threadgroups=[len(items), shape.n_kv_heads * shape.n_splits],
+        threads=[THREADS],
+        order=order,
+    )
+    return out
