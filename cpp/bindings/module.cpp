@@ -31,6 +31,8 @@ void translate(const std::exception_ptr& exception, void*) {
     raise("ModelFormatError", e.what());
   } catch (const OutOfMemoryError& e) {
     raise("OutOfMemoryError", e.what());
+  } catch (const SnapshotError& e) {
+    raise("SnapshotError", e.what());
   } catch (const InvalidArgument& e) {
     raise("UsageError", e.what());
   } catch (const Error& e) {

@@ -31,6 +31,11 @@ class BlockPool {
   void unpublish(BlockId block);
   bool published(BlockId block) const { return info(block).node != kNoNode; }
 
+  // When its last holder let go; the latest of all times while somebody holds it.
+  std::uint64_t last_use(BlockId block) const {
+    return info(block).n_holders > 0 ? ~std::uint64_t{0} : info(block).use.released_at;
+  }
+
   // How many holders may write: none but the only one, and only while nobody can find the block.
   bool exclusive(BlockId block) const {
     return info(block).n_holders == 1 && info(block).node == kNoNode;

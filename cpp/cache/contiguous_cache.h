@@ -30,6 +30,10 @@ class ContiguousCache final : public KVCache {
   void release(SequenceId sequence) override;
   SequenceView view(SequenceId sequence) const override;
   std::vector<BlockCopy> take_copies() override;
+  CachedTexts cached_texts() const override;
+  std::vector<BlockFill> adopt(const CachedTexts& texts) override;
+  void settle(bool filled) override;
+  Restored restore(const CachedTexts& chain, std::size_t max_tokens) override;
   CacheStats stats() const override { return stats_.read(); }
   void check_invariants() const override;
 
@@ -50,6 +54,7 @@ class ContiguousCache final : public KVCache {
   void copy_blocks(const Sequence& from, const Sequence& to);
   void evict_oldest();
   void free_run(const Sequence& sequence);
+  bool is_known(std::span<const TokenId> text) const;
   void publish_stats();
 
   const std::size_t n_groups_;
@@ -58,7 +63,8 @@ class ContiguousCache final : public KVCache {
   const bool reuse_prefixes_;
   FreeRuns free_;
   std::map<SequenceId, Sequence> live_;
-  std::list<Sequence> parked_;  // oldest first
+  std::list<Sequence> parked_;     // oldest first
+  std::vector<Sequence> adopted_;  // until settle(), last used first
   std::vector<BlockCopy> copies_;
   std::int64_t next_id_ = 0;
   std::size_t n_parked_blocks_ = 0;  // of one group

@@ -15,10 +15,9 @@
 
 #include "cache/block_table.h"
 #include "cache/cache_stats.h"
+#include "cache/cached_texts.h"
 
 namespace quarrel {
-
-using TokenId = std::int32_t;
 
 enum class SequenceId : std::int64_t {};
 
@@ -66,6 +65,19 @@ struct SequenceView {
   BlockTables block_tables;  // [n_groups], valid until the sequence changes
 };
 
+// Put the K and V of texts' block `text_block` into `block` of the group.
+struct BlockFill {
+  std::size_t text_block;
+  std::size_t group;
+  BlockId block;
+};
+
+struct Restored {
+  Reservation reservation;
+  SequenceId sequence;  // meaningful when reservation.ok, like what follows
+  std::vector<BlockFill> fills;
+};
+
 // The part of a prompt that may come from the cache: one token is always left to compute.
 inline std::span<const TokenId> usable_prefix(std::span<const TokenId> prompt,
                                               std::size_t max_tokens) {
@@ -100,6 +112,22 @@ class KVCache {
   virtual SequenceView view(SequenceId sequence) const = 0;
   // Copies that forks have made necessary since the last call, to be done in this order.
   virtual std::vector<BlockCopy> take_copies() = 0;
+
+  // What saving and restoring needs; cpp/cache/snapshot.h drives it. A strategy that does not
+  // override these refuses by name.
+  //
+  // The texts that later prompts can find, those of live sequences too, last used first.
+  virtual CachedTexts cached_texts() const;
+  // Makes texts findable, held by nobody, as far as there is room: cached ones give way to them.
+  // texts.blocks says which blocks there are to be had. Returns what the caller has to fill before
+  // anything else happens to the cache, save for settle().
+  virtual std::vector<BlockFill> adopt(const CachedTexts& texts);
+  // All was filled, or what adopt() made findable is given up again.
+  virtual void settle(bool filled);
+  // A new sequence with the text of a chain, whose blocks cover what its next token sees. The
+  // caller fills them at once. Blocks that the cache holds already are shared where it can share.
+  virtual Restored restore(const CachedTexts& chain, std::size_t max_tokens);
+
   virtual CacheStats stats() const = 0;
   // Throws Error naming the broken invariant. For tests.
   virtual void check_invariants() const = 0;

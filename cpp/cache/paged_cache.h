@@ -44,6 +44,10 @@ class PagedCache : public KVCache {
   void release(SequenceId sequence) override;
   SequenceView view(SequenceId sequence) const override;
   std::vector<BlockCopy> take_copies() override;
+  CachedTexts cached_texts() const override;
+  std::vector<BlockFill> adopt(const CachedTexts& texts) override;
+  void settle(bool filled) override;
+  Restored restore(const CachedTexts& chain, std::size_t max_tokens) override;
   CacheStats stats() const override { return stats_.read(); }
   void check_invariants() const override;
 
@@ -84,7 +88,25 @@ class PagedCache : public KVCache {
   void cut_table(Sequence& sequence, std::size_t group, std::size_t n_tokens);
   void cut_text(Sequence& sequence, std::size_t n_tokens);
 
+  // paged_snapshot.cpp
+  std::vector<std::uint64_t> last_uses() const;
+  std::vector<NodeId> in_order_of_use() const;
+  bool worth_adopting(const CachedTexts& texts, std::size_t at, NodeId known) const;
+  bool adopt_block(const CachedTexts& texts, std::size_t at, NodeId node,
+                   std::vector<BlockFill>& fills);
+  void check_restorable(const CachedTexts& chain) const;
+  void share_cached(Sequence& sequence);
+  bool has_room_for_missing(const Sequence& sequence) const;
+  std::vector<BlockFill> take_missing(Sequence& sequence);
+
   void check_sequence(const Sequence& sequence) const;
+
+  // What adopt() holds until settle(), parents first.
+  struct Adopted {
+    std::size_t group;
+    BlockId block;
+    bool fresh;  // of this adoption; else it was there before
+  };
 
   const std::size_t block_size_;
   const bool reuse_prefixes_;
@@ -93,6 +115,8 @@ class PagedCache : public KVCache {
   std::vector<BlockPool> pools_;  // [n_groups]
   std::unordered_map<SequenceId, Sequence> live_;
   std::vector<BlockCopy> copies_;
+  std::vector<Adopted> adopted_blocks_;
+  std::vector<NodeId> adopted_nodes_;
   std::int64_t next_id_ = 0;
   CacheStats counts_{};  // what is not counted in a pool
   StatsBoard stats_;

@@ -30,7 +30,7 @@ class PrefixIndex {
   NodeId find(NodeId parent, std::span<const TokenId> tokens) const;
   NodeId find_or_add(NodeId parent, std::span<const TokenId> tokens);
 
-  // A live sequence ends at this node: it stays, with all nodes above it.
+  // A live sequence ends at this node (or an adoption needs it): it stays, with all nodes above it.
   void hold(NodeId node) { ++at(node).n_holders; }
   void let_go(NodeId node);
 
@@ -39,6 +39,7 @@ class PrefixIndex {
   // The node goes too when nothing needs it any more.
   void clear_block(NodeId node, std::size_t group);
 
+  // kNoNode for the root, and for numbers below n_slots() that no node has.
   NodeId parent(NodeId node) const { return at(node).parent; }
   std::span<const TokenId> tokens(NodeId node) const;
   bool has_children(NodeId node) const { return at(node).n_children > 0; }

@@ -25,6 +25,12 @@ class OutOfMemoryError : public Error {
   using Error::Error;
 };
 
+// A saved cache that cannot be written, or is damaged, foreign or of another model. Names the file.
+class SnapshotError : public Error {
+ public:
+  using Error::Error;
+};
+
 // A caller broke an operation's contract: "[op] expected ..., got ...".
 class InvalidArgument : public Error {
  public:

@@ -39,6 +39,10 @@ class ContextLengthError(UsageError):
     """A prompt, or prompt plus requested tokens, does not fit in the context."""
 
 
+class SnapshotError(QuarrelError):
+    """A saved KV cache cannot be written or read, is damaged, or is of another model or setting."""
+
+
 class OutOfMemoryError(QuarrelError):
     """The memory ledger's cap does not allow a request."""
 

@@ -8,8 +8,10 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace quarrel::testing;
   Choices choices({data, size});
-  Driven d = driven(choices.below(kDriven));
+  const std::size_t index = choices.below(kDriven);
+  Driven d = driven(index);
   CacheTwin twin(*d.cache, d.n_blocks);
+  twin.allow_restarts([index] { return std::move(driven(index).cache); });
   while (!choices.done()) twin.move(choices);
   twin.release_all();
   return 0;

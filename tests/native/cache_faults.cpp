@@ -16,6 +16,7 @@ std::string run(std::size_t index, std::uint64_t seed, bool check_invariants) {
     const auto bytes = random_bytes(seed, 6000);
     Choices choices(bytes);
     CacheTwin twin(*d.cache, d.n_blocks, check_invariants);
+    twin.allow_restarts([index] { return std::move(driven(index).cache); });
     while (!choices.done()) twin.move(choices);
     twin.release_all();
   } catch (const Mismatch& e) {

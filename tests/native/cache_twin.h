@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -15,6 +16,8 @@
 #include "cache/kv_cache.h"
 #include "cache/paged_cache.h"
 #include "cache/sliding_window_cache.h"
+#include "cache/snapshot.h"
+#include "twin_store.h"
 
 namespace quarrel::testing {
 
@@ -56,12 +59,16 @@ inline std::vector<std::uint8_t> random_bytes(std::uint64_t seed, std::size_t n)
 class CacheTwin {
  public:
   CacheTwin(KVCache& cache, const std::vector<std::size_t>& n_blocks, bool check_invariants = true)
-      : cache_(cache), checks_invariants_(check_invariants) {
+      : cache_(&cache), checks_invariants_(check_invariants) {
     for (const std::size_t n : n_blocks) memory_.emplace_back(n * cache.block_size(), 0);
+    store_.set_block_size(cache.block_size());
   }
 
+  // Lets moves continue with a new cache, as after a restart.
+  void allow_restarts(std::function<std::unique_ptr<KVCache>()> make) { make_ = std::move(make); }
+
   void move(Choices& choices) {
-    switch (choices.below(12)) {
+    switch (choices.below(16)) {
       case 0:
       case 1:
         open(choices);
@@ -87,6 +94,18 @@ class CacheTwin {
       case 10:
         reserve_only(choices);
         break;
+      case 11:
+        snapshot(choices);
+        break;
+      case 12:
+        restore(choices);
+        break;
+      case 13:
+        preempt(choices);
+        break;
+      case 14:
+        save_and_load(choices);
+        break;
       default:
         release(choices);
         break;
@@ -95,13 +114,15 @@ class CacheTwin {
   }
 
   void release_all() {
-    while (!sequences_.empty()) release_at(0);
-    check();
-    require(cache_.stats().n_used_blocks == 0, "blocks are used though nobody is left");
-    require(cache_.stats().n_sequences == 0, "sequences are counted though nobody is left");
+    drop_all();
+    require(cache_->stats().n_used_blocks == 0, "blocks are used though nobody is left");
+    require(cache_->stats().n_sequences == 0, "sequences are counted though nobody is left");
   }
 
   std::size_t n_hit_tokens() const { return n_hit_tokens_; }
+  std::size_t n_evicted() const { return n_evicted_ + cache_->stats().n_evicted_blocks; }
+  std::size_t n_restored() const { return n_restored_; }
+  std::size_t n_loaded_blocks() const { return n_loaded_blocks_; }
 
  private:
   using Content = std::uint64_t;  // stands for K and V, which depend on all tokens so far
@@ -138,10 +159,10 @@ class CacheTwin {
       prompt = history_[choices.below(history_.size())];
       prompt.resize(std::min(prompt.size(), choices.below(256)));
     }
-    const auto rest = text(choices, 1 + choices.below(3 * cache_.block_size()));
+    const auto rest = text(choices, 1 + choices.below(3 * cache_->block_size()));
     prompt.insert(prompt.end(), rest.begin(), rest.end());
-    const std::size_t max_tokens = prompt.size() + choices.below(6 * cache_.block_size());
-    const PrefixMatch match = cache_.match_prefix(prompt, max_tokens);
+    const std::size_t max_tokens = prompt.size() + choices.below(6 * cache_->block_size());
+    const PrefixMatch match = cache_->match_prefix(prompt, max_tokens);
     require(match.n_tokens < prompt.size(), "a match leaves nothing to compute");
     n_hit_tokens_ += match.n_tokens;
     sequences_.push_back({match.sequence, max_tokens, {}, {}});
@@ -154,7 +175,7 @@ class CacheTwin {
   void step(Choices& choices) {
     Sequence* s = pick(choices);
     if (s == nullptr) return;
-    const auto tokens = text(choices, 1 + choices.below(3 * cache_.block_size()));
+    const auto tokens = text(choices, 1 + choices.below(3 * cache_->block_size()));
     if (reserve(*s, tokens.size())) compute({{s, tokens}}, true);
   }
 
@@ -164,7 +185,7 @@ class CacheTwin {
     std::vector<Part> parts;
     texts.reserve(sequences_.size());
     for (auto& s : sequences_) {
-      texts.push_back(text(choices, 1 + choices.below(cache_.block_size())));
+      texts.push_back(text(choices, 1 + choices.below(cache_->block_size())));
       if (reserve(s, texts.back().size())) parts.push_back({&s, texts.back()});
     }
     compute(parts, true);
@@ -174,18 +195,18 @@ class CacheTwin {
   void fail_step(Choices& choices) {
     Sequence* s = pick(choices);
     if (s == nullptr) return;
-    const auto tokens = text(choices, 1 + choices.below(2 * cache_.block_size()));
+    const auto tokens = text(choices, 1 + choices.below(2 * cache_->block_size()));
     if (reserve(*s, tokens.size())) compute({{s, tokens}}, false);
   }
 
   void reserve_only(Choices& choices) {
-    if (Sequence* s = pick(choices)) reserve(*s, choices.below(3 * cache_.block_size()));
+    if (Sequence* s = pick(choices)) reserve(*s, choices.below(3 * cache_->block_size()));
   }
 
   void fork(Choices& choices) {
     Sequence* parent = pick(choices);
     if (parent == nullptr || sequences_.size() > 12) return;
-    const Fork fork = cache_.fork(parent->id);
+    const Fork fork = cache_->fork(parent->id);
     if (!fork.reservation.ok) return;
     Sequence child = *parent;
     child.id = fork.sequence;
@@ -196,7 +217,7 @@ class CacheTwin {
     Sequence* s = pick(choices);
     if (s == nullptr) return;
     const std::size_t n = s->tokens.size() - std::min(s->tokens.size(), choices.below(24));
-    const std::size_t held = cache_.trim(s->id, n);
+    const std::size_t held = cache_->trim(s->id, n);
     require(held <= n, "trim kept too much");
     s->tokens.resize(held);
     s->contents.resize(held);
@@ -207,20 +228,20 @@ class CacheTwin {
   }
 
   void release_at(std::size_t index) {
-    cache_.release(sequences_[index].id);
+    cache_->release(sequences_[index].id);
     history_.push_back(std::move(sequences_[index].tokens));
     if (history_.size() > 16) history_.erase(history_.begin());
     sequences_.erase(sequences_.begin() + static_cast<std::ptrdiff_t>(index));
   }
 
   bool reserve(Sequence& s, std::size_t n) {
-    const CacheStats before = cache_.stats();
-    const Reservation reservation = cache_.reserve(s.id, n);
+    const CacheStats before = cache_->stats();
+    const Reservation reservation = cache_->reserve(s.id, n);
     const bool full = s.tokens.size() + n > s.max_tokens;
     require(reservation.ok == reservation.reason.empty(), "a refusal has no reason");
     require(full == (reservation.reason == "sequence_full"), "a wrong reason");
     if (!reservation.ok)
-      require(cache_.stats().n_used_blocks == before.n_used_blocks, "a refusal took blocks");
+      require(cache_->stats().n_used_blocks == before.n_used_blocks, "a refusal took blocks");
     return reservation.ok;
   }
 
@@ -236,19 +257,19 @@ class CacheTwin {
     for (const auto& part : parts) write(part, succeeds);
     if (!succeeds) return;
     for (const auto& part : parts) {
-      cache_.commit(part.sequence->id, part.tokens);
+      cache_->commit(part.sequence->id, part.tokens);
       for (const TokenId token : part.tokens) append(*part.sequence, token);
     }
   }
 
   void write(const Part& part, bool succeeds) {
     Sequence after = *part.sequence;
-    const SequenceView view = cache_.view(after.id);
+    const SequenceView view = cache_->view(after.id);
     for (const TokenId token : part.tokens) {
       append(after, token);
       const LogicalPosition position{after.tokens.size() - 1};
       for (std::size_t g = 0; g < memory_.size(); ++g) {
-        const PhysicalSlot slot = slot_of(view.block_tables[g], cache_.block_size(), position);
+        const PhysicalSlot slot = slot_of(view.block_tables[g], cache_->block_size(), position);
         require(slot != kNoSlot, "a reserved position has no slot");
         memory_[g].at(static_cast<std::size_t>(slot)) = succeeds ? after.contents.back() : 1;
       }
@@ -256,38 +277,121 @@ class CacheTwin {
   }
 
   void collect_copies() {
-    const auto copies = cache_.take_copies();
+    const auto copies = cache_->take_copies();
     pending_.insert(pending_.end(), copies.begin(), copies.end());
   }
 
   void apply_copies(std::vector<std::vector<Content>>& memory) const {
-    const auto size = static_cast<std::ptrdiff_t>(cache_.block_size());
+    const auto size = static_cast<std::ptrdiff_t>(cache_->block_size());
     for (const BlockCopy& copy : pending_)
       std::copy_n(memory[copy.group].begin() + copy.from * size, size,
                   memory[copy.group].begin() + copy.to * size);
   }
 
+  // ---- Saving and restoring ----
+
+  struct Saved {
+    SequenceSnapshot snapshot;
+    Sequence sequence;
+  };
+
+  Saved saved(const Sequence& s) {
+    do_copies();
+    return {SequenceSnapshot(*cache_, store_, s.id, s.tokens, *ledger_), s};
+  }
+
+  void snapshot(Choices& choices) {
+    const Sequence* s = pick(choices);
+    if (s == nullptr) return;
+    if (saved_.size() == 3) saved_.erase(saved_.begin());
+    saved_.push_back(saved(*s));
+  }
+
+  void restore(Choices& choices) {
+    if (!saved_.empty() && sequences_.size() < 12) restore(saved_[choices.below(saved_.size())]);
+  }
+
+  void restore(const Saved& saved) {
+    do_copies();
+    const CacheStats before = cache_->stats();
+    const Restored restored = saved.snapshot.restore(*cache_, store_, saved.sequence.max_tokens);
+    if (!restored.reservation.ok) {
+      require(restored.reservation.reason == "no_free_blocks", "a wrong reason");
+      require(cache_->stats().n_used_blocks == before.n_used_blocks, "a refusal took blocks");
+      return;
+    }
+    ++n_restored_;
+    sequences_.push_back(saved.sequence);
+    sequences_.back().id = restored.sequence;
+  }
+
+  // Its blocks go elsewhere and come back.
+  void preempt(Choices& choices) {
+    if (sequences_.empty()) return;
+    const std::size_t index = choices.below(sequences_.size());
+    const Saved copy = saved(sequences_[index]);
+    release_at(index);
+    check();
+    if (choices.below(2) == 0) step(choices);
+    restore(copy);
+  }
+
+  // Through a file, into the cache itself or into a new one.
+  void save_and_load(Choices& choices) {
+    const bool restarts = make_ != nullptr && choices.below(2) == 0;
+    if (restarts) drop_all();
+    do_copies();
+    const SnapshotIdentity identity{{"model", "twin"}};
+    std::vector<std::byte> file;
+    save_prefix_cache([&](auto bytes) { file.insert(file.end(), bytes.begin(), bytes.end()); },
+                      *cache_, store_, identity);
+    const std::size_t n_used = cache_->stats().n_used_blocks;
+    if (restarts) {
+      n_evicted_ += cache_->stats().n_evicted_blocks;
+      owned_ = make_();
+      cache_ = owned_.get();
+      for (auto& slots : memory_) std::ranges::fill(slots, 3);
+    }
+    const auto taken =
+        load_prefix_cache(std::make_unique<MemorySource>(file), *cache_, store_, identity);
+    n_loaded_blocks_ += taken.n_blocks;
+    const CacheStats after = cache_->stats();
+    require(after.n_used_blocks == n_used, "loading changed what sequences hold");
+    require(!restarts || after.n_cached_blocks == taken.n_blocks, "taken blocks are not cached");
+  }
+
+  void drop_all() {
+    while (!sequences_.empty()) release_at(0);
+    check();
+  }
+
+  void do_copies() {
+    collect_copies();
+    apply_copies(memory_);
+    pending_.clear();
+  }
+
   void check() {
-    if (checks_invariants_) cache_.check_invariants();
+    if (checks_invariants_) cache_->check_invariants();
     collect_copies();
     auto memory = memory_;
     apply_copies(memory);
     for (const auto& s : sequences_) check_contents(s, memory);
-    const CacheStats stats = cache_.stats();
+    const CacheStats stats = cache_->stats();
     require(stats.n_sequences == sequences_.size(), "sequences are miscounted");
     require(stats.n_used_blocks + stats.n_cached_blocks <= stats.n_blocks, "too many blocks");
   }
 
   void check_contents(const Sequence& s, const std::vector<std::vector<Content>>& memory) const {
-    const SequenceView view = cache_.view(s.id);
+    const SequenceView view = cache_->view(s.id);
     require(view.n_tokens == s.tokens.size(), "tokens are miscounted");
     for (std::size_t g = 0; g < memory.size(); ++g) {
-      const GroupSpec spec = cache_.group_spec(g);
+      const GroupSpec spec = cache_->group_spec(g);
       for (std::size_t p = 0; p < s.tokens.size(); ++p) {
         const bool seen = spec.window == 0 || s.tokens.size() - p < spec.window || p < spec.sinks;
         if (!seen) continue;
         const PhysicalSlot slot =
-            slot_of(view.block_tables[g], cache_.block_size(), LogicalPosition{p});
+            slot_of(view.block_tables[g], cache_->block_size(), LogicalPosition{p});
         require(slot != kNoSlot, "a visible position has no slot");
         require(memory[g].at(static_cast<std::size_t>(slot)) == s.contents[p],
                 "a slot holds another text's K and V");
@@ -295,13 +399,21 @@ class CacheTwin {
     }
   }
 
-  KVCache& cache_;
+  KVCache* cache_;
   const bool checks_invariants_;
   std::vector<std::vector<Content>> memory_;  // [n_groups][slots]
+  TwinStore store_{memory_};
+  std::vector<Saved> saved_;
+  std::shared_ptr<MemoryLedger> ledger_ = MemoryLedger::create(std::size_t{1} << 26);
+  std::function<std::unique_ptr<KVCache>()> make_;
+  std::unique_ptr<KVCache> owned_;
   std::vector<BlockCopy> pending_;
   std::vector<Sequence> sequences_;
   std::vector<std::vector<TokenId>> history_;  // texts of released sequences
   std::size_t n_hit_tokens_ = 0;
+  std::size_t n_evicted_ = 0;  // by caches before the present one
+  std::size_t n_restored_ = 0;
+  std::size_t n_loaded_blocks_ = 0;
 };
 
 // The caches that the tests drive: every strategy, hybrid models, tiny pools, forced collisions.
