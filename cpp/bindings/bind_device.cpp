@@ -93,7 +93,7 @@ Logits run(nb::handle self, const Vector<std::int64_t>& sequences,
 void bind_device(nb::module_& m) {
   m.def("available_isas", &cpu::available_isas,
         "Instruction sets that the CPU device can use here, best first.");
-  nb::class_<KVStorage>(m, "KVStorage", "The memory behind the cache's blocks.")
+  nb::class_<KVStorage, BlockStore>(m, "KVStorage", "The memory behind the cache's blocks.")
       .def_prop_ro("n_bytes", &KVStorage::n_bytes);
   nb::class_<StageTime>(m, "StageTime", "Time that one kind of work took, over all steps.")
       .def_ro("name", &StageTime::name)

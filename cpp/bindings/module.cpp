@@ -15,6 +15,7 @@ void bind_gguf(nb::module_& m);
 void bind_memory(nb::module_& m);
 void bind_program(nb::module_& m);
 void bind_sampling(nb::module_& m);
+void bind_snapshot(nb::module_& m);
 
 namespace {
 
@@ -50,6 +51,7 @@ NB_MODULE(_core, m) {
   quarrel::bind_memory(m);
   quarrel::bind_gguf(m);
   quarrel::bind_cache(m);
+  quarrel::bind_snapshot(m);
   quarrel::bind_program(m);
   quarrel::bind_device(m);
   quarrel::bind_sampling(m);

@@ -335,6 +335,88 @@ class SlidingWindowCache(PagedCache):
         collisions, for tests.
         """
 
+class BlockStore:
+    """
+    The memory behind blocks, as opaque bytes.
+
+    A store in Python derives from it and overrides every method; group and block are trusted.
+    """
+
+    def __init__(self) -> None: ...
+
+    @property
+    def layout_id(self) -> str:
+        """How K and V lie inside a block."""
+
+    def block_bytes(self, group: int) -> int:
+        """Bytes of one block, all layers."""
+
+    def read_block(self, group: int, block: int) -> bytes: ...
+
+    def write_block(self, group: int, block: int, data: bytes) -> None: ...
+
+    def copy_block(self, group: int, source: int, target: int) -> None: ...
+
+class SnapshotFigures:
+    """What was saved, or taken from a file."""
+
+    @property
+    def n_blocks(self) -> int:
+        """Of all layer groups."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Each shared beginning counts once."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the file."""
+
+class Restored:
+    """A sequence that came back, or the reason why it did not."""
+
+    @property
+    def reservation(self) -> Reservation: ...
+
+    @property
+    def sequence(self) -> int: ...
+
+class SequenceSnapshot:
+    """
+    K and V of one text, outside the cache, charged to the ledger as snapshots for as long as it lives.
+    """
+
+    def __init__(self, cache: KVCache, store: BlockStore, sequence: int, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], ledger: MemoryLedger) -> None:
+        """Of a live sequence; tokens: its committed ones, int32."""
+
+    @staticmethod
+    def load(path: str, cache: KVCache, store: BlockStore, identity: Sequence[tuple[str, str]], ledger: MemoryLedger) -> SequenceSnapshot: ...
+
+    def save(self, path: str, identity: Sequence[tuple[str, str]]) -> SnapshotFigures: ...
+
+    def restore(self, cache: KVCache, store: BlockStore, max_tokens: int) -> Restored:
+        """
+        A new sequence with this text, which will never hold more than max_tokens.
+        """
+
+    @property
+    def n_bytes(self) -> int: ...
+
+    @property
+    def tokens(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None,), writable=False)]:
+        """The text, int32."""
+
+def save_prefix_cache(path: str, cache: KVCache, store: BlockStore, identity: Sequence[tuple[str, str]]) -> SnapshotFigures:
+    """
+    Write all that later prompts could find. The file appears whole or not at all.
+    """
+
+def load_prefix_cache(path: str, cache: KVCache, store: BlockStore, identity: Sequence[tuple[str, str]]) -> SnapshotFigures:
+    """
+    Take what fits. A file that is damaged or was saved otherwise is refused (SnapshotError)
+    before anything changes.
+    """
+
 class Value:
     """A matrix of activations: one row per token."""
 
@@ -423,7 +505,7 @@ class ProgramBuilder:
 def available_isas() -> list[str]:
     """Instruction sets that the CPU device can use here, best first."""
 
-class KVStorage:
+class KVStorage(BlockStore):
     """The memory behind the cache's blocks."""
 
     @property

@@ -91,6 +91,9 @@ class EngineConfig(_Section):
         description="Tokens a text may have; the model's own length up to 8192 if unset.",
     )
     prefix_caching: bool = Field(True, description="Reuse the cache of texts that start alike.")
+    prefix_cache_file: Path | None = Field(
+        None, description="File of the prefix cache: read at the start, written at the end."
+    )
     device: Literal["auto", "cpu"] = Field("auto", description="Where to compute.")
     cpu_isa: str = Field("auto", description="CPU instruction set: auto takes the best there is.")
     n_threads: int | None = Field(

@@ -16,6 +16,7 @@ from longbow_quarrel.observer import EngineObserver
 from longbow_quarrel.request import Request, TokenLogprobs
 from longbow_quarrel.sampling import SamplingParams
 from longbow_quarrel.scheduler import ScheduledChunk, Scheduler
+from longbow_quarrel.snapshots import SavedSequence, Snapshots
 from longbow_quarrel.tokenizer import Tokenizer
 
 
@@ -24,6 +25,7 @@ class Engine:
 
     Attributes:
         observer: told what happens; by default nobody.
+        snapshots: saves and restores what the cache holds.
     """
 
     def __init__(self, path: Path, config: EngineConfig) -> None:
@@ -36,6 +38,7 @@ class Engine:
             max_num_batched_tokens=self.runner.max_tokens,
             observer=EngineObserver(),
         )
+        self.snapshots = Snapshots(self.runner)
         self._workspace = _core.SamplerWorkspace(self.vocab_size)
 
     @property
@@ -55,14 +58,17 @@ class Engine:
         """The longest prompt that leaves room for one token."""
         return min(self.runner.context_length, self.runner.capacity_tokens) - 1
 
-    def add(self, prompt: Sequence[int], params: SamplingParams) -> list[Request]:
-        """Queue ``params.n`` texts of a prompt, which is computed once.
+    def add(
+        self, prompt: Sequence[int], params: SamplingParams, *, resume: SavedSequence | None = None
+    ) -> list[Request]:
+        """Queue ``params.n`` texts of a prompt, which is computed once, from ``resume`` on.
 
         Raises:
             UsageError: an empty prompt or a token id outside the vocabulary.
             ContextLengthError: the prompt leaves no room for a token.
         """
         requests = self.prepare(prompt, params)
+        requests[0].saved = resume
         self.scheduler.add(requests[0])
         return requests
 
@@ -71,7 +77,7 @@ class Engine:
 
         The first one goes to ``scheduler.add`` and brings the others along.
         """
-        ids = self._checked(prompt)
+        ids = self.checked_prompt(prompt)
         leader, *followers = [self._request(ids, params, i) for i in range(params.n)]
         leader.followers = list(followers)
         for follower in followers:
@@ -154,7 +160,12 @@ class Engine:
                 e.__context__ = error
                 request.error = e
 
-    def _checked(self, prompt: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    def checked_prompt(self, prompt: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        """The prompt as an array.
+
+        Raises:
+            UsageError: it is empty, or a token id lies outside the vocabulary.
+        """
         if len(prompt) == 0:
             raise UsageError("The prompt is empty; give at least one token.")
         ids = np.asarray(prompt, np.int64)

