@@ -25,9 +25,9 @@ static_assert(kRows == 4, "written out for four rows");
   UNROLL for (uint t = 0; t < kMaxTokens; ++t) if (t < kTokensPerPass && t < n)
 #define EACH_ROW(r) UNROLL for (uint r = 0; r < kRows; ++r)
 
-// What a lane adds up: one sum for every row and token.
+// What a lane adds up: a token's sums for every row.
 struct Sums {
-  float of[kMaxTokens][kRows];
+  float4 of[kMaxTokens];
 };
 
 // Where the rows of W begin that a simdgroup works off.
@@ -42,56 +42,63 @@ struct Pass {
   uint n_tokens;
 };
 
-inline float dot4(float4 a, float4 b, float sum) {
+METAL_FUNC float dot4(float4 a, float4 b, float sum) {
   return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
-inline float sum8(float4 a, float4 b) {
+METAL_FUNC float dot8(thread const WeightStep& w, float4 first, float4 second) {
+  return dot4(w.second, second, dot4(w.first, first, 0.0f));
+}
+
+METAL_FUNC float sum8(float4 a, float4 b) {
   return ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
 }
 
 template <typename Block>
-inline void add_slice(thread Sums& sums, thread const Pass& pass, thread const Rows<Block>& rows,
-                      uint slice) {
+METAL_FUNC void add_slice(thread Sums& sums, thread const Pass& pass,
+                          thread const Rows<Block>& rows, uint slice) {
   Slice<Block> w[kRows] = {load_slice(rows.of[0], slice), load_slice(rows.of[1], slice),
                            load_slice(rows.of[2], slice), load_slice(rows.of[3], slice)};
   UNROLL for (uint step = 0; step < Slice<Block>::kSteps; ++step) {
     const uint column = Slice<Block>::column(slice, step);
     WeightStep q[kRows] = {w[0].weights(step), w[1].weights(step), w[2].weights(step),
                            w[3].weights(step)};
+    const float4 factors =
+        float4(w[0].factor(step), w[1].factor(step), w[2].factor(step), w[3].factor(step));
+    const float4 offsets =
+        float4(w[0].offset(step), w[1].offset(step), w[2].offset(step), w[3].offset(step));
     EACH_TOKEN(t, pass.n_tokens) {
       device const float* x = pass.x[t] + column;
       const float4 first = *(device const float4*)x;
       const float4 second = *(device const float4*)(x + Slice<Block>::kGap);
-      const float total = Slice<Block>::kHasOffset ? sum8(first, second) : 0.0f;
-      EACH_ROW(r) {
-        const float products = dot4(q[r].second, second, dot4(q[r].first, first, 0.0f));
-        float sum = fma(w[r].factor(step), products, sums.of[t][r]);
-        if (Slice<Block>::kHasOffset) sum = fma(w[r].offset(step), total, sum);
-        sums.of[t][r] = sum;
-      }
+      const float4 products = float4(dot8(q[0], first, second), dot8(q[1], first, second),
+                                     dot8(q[2], first, second), dot8(q[3], first, second));
+      float4 sum = fma(factors, products, sums.of[t]);
+      if (Slice<Block>::kHasOffset) sum = fma(offsets, float4(sum8(first, second)), sum);
+      sums.of[t] = sum;
     }
   }
 }
 
 // Rows of plain numbers that slices do not divide.
 template <typename Block>
-inline void add_elements(thread Sums& sums, thread const Pass& pass, thread const Rows<Block>& rows,
-                         uint lane, uint n_cols) {
+METAL_FUNC void add_elements(thread Sums& sums, thread const Pass& pass,
+                             thread const Rows<Block>& rows, uint lane, uint n_cols) {
   for (uint column = lane; column < n_cols; column += 32) {
     EACH_TOKEN(t, pass.n_tokens) {
       const float x = pass.x[t][column];
-      EACH_ROW(r) sums.of[t][r] = fma(plain_element(rows.of[r], column), x, sums.of[t][r]);
+      const float4 w = float4(plain_element(rows.of[0], column), plain_element(rows.of[1], column),
+                              plain_element(rows.of[2], column), plain_element(rows.of[3], column));
+      sums.of[t] = fma(w, float4(x), sums.of[t]);
     }
   }
 }
 
 // Adds four values across the simdgroup in a fixed tree; lane i returns the sum of value i % 4.
-inline float sum_rows(thread const float* values, uint lane) {
+METAL_FUNC float sum_rows(float4 values, uint lane) {
   const bool odd = (lane & 1) != 0, upper = (lane & 2) != 0;
-  const float2 kept = odd ? float2(values[1], values[3]) : float2(values[0], values[2]);
-  const float2 given = odd ? float2(values[0], values[2]) : float2(values[1], values[3]);
-  const float2 pairs = kept + simd_shuffle_xor(given, 1);
+  const float2 kept = odd ? values.yw : values.xz;
+  const float2 pairs = kept + simd_shuffle_xor(odd ? values.xz : values.yw, 1);
   float sum = (upper ? pairs.y : pairs.x) + simd_shuffle_xor(upper ? pairs.x : pairs.y, 2);
   sum += simd_shuffle_xor(sum, 4);
   sum += simd_shuffle_xor(sum, 8);
