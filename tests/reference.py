@@ -156,6 +156,63 @@ def attention(
     return out.astype(q.dtype)
 
 
+def kv_stored(x: Array, dtype: str) -> Array:
+    """What a cache of element type ``dtype`` gives back for K or V, [..., head_dim] float32.
+
+    q8_0 and q4_0 are whole numbers times a float16 scale for each 32 dimensions (the last 16 where
+    head_dim asks for it), of the Walsh-Hadamard transform of those 32 (of 16 where head_dim is no
+    multiple of 32; Ashkboos et al. 2024, arXiv:2404.00456). q4_0 takes the best of eight scales.
+    """
+    if dtype == "f32":
+        return x
+    if dtype == "f16":
+        return x.astype(np.float16).astype(np.float32)
+    if dtype == "bf16":
+        bits = x.view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+    size = 32 if x.shape[-1] % 32 == 0 else 16
+    transformed = _hadamard(x, size)
+    out = np.empty(x.shape, np.float64)
+    for first in range(0, x.shape[-1], 32):
+        group = transformed[..., first : first + 32]
+        out[..., first : first + 32] = _q8_0(group) if dtype == "q8_0" else _q4_0(group)
+    return _hadamard(out, size) / size
+
+
+def _hadamard(x: Array, size: int) -> Array:
+    y = x.copy()
+    apart = 1
+    while apart < size:
+        pairs = y.reshape(*y.shape[:-1], -1, 2, apart)
+        a, b = pairs[..., 0, :], pairs[..., 1, :]
+        y = np.stack([a + b, a - b], axis=-2).reshape(x.shape)
+        apart *= 2
+    return y
+
+
+def _q8_0(x: Array) -> Array:
+    return _quantized(x, np.abs(x).max(axis=-1, keepdims=True) / np.float32(127), -127, 127)
+
+
+def _q4_0(x: Array) -> Array:
+    extreme = np.take_along_axis(x, np.abs(x).argmax(axis=-1)[..., None], axis=-1)
+    best = np.zeros(x.shape)
+    least = np.full(extreme.shape, np.inf)
+    for i in range(8):
+        shrink = np.float32(1) - np.float32(0.04) * np.float32(i)
+        tried = _quantized(x, extreme / np.float32(-8) * shrink, -8, 7)
+        error = ((tried - x) ** 2).sum(axis=-1, keepdims=True)
+        best = np.where(error < least, tried, best)
+        least = np.minimum(error, least)
+    return best
+
+
+def _quantized(x: Array, scale: Array, lowest: int, highest: int) -> Array:
+    rounded = scale.astype(np.float16).astype(np.float32)
+    inverse = np.divide(1, rounded, out=np.zeros_like(rounded), where=rounded != 0)
+    return np.rint(np.clip(x * inverse, lowest, highest)).astype(np.float64) * rounded
+
+
 def _softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     weights: npt.NDArray[np.float64] = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)

@@ -43,7 +43,7 @@ def test_unknown_keys_are_refused_with_a_hint():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("block_size", 24),
+        ("block_size", 20),
         ("block_size", 0),
         ("n_threads", 0),
         ("kv_type_k", "q9_9"),

@@ -11,29 +11,34 @@ namespace {
 KVElement element(DType dtype) {
   if (dtype == DType::F32) return KVElement::F32;
   if (dtype == DType::F16) return KVElement::F16;
-  throw InvalidArgument("[kv_cache] expected a K or V type among f32, f16, got " +
+  if (dtype == DType::BF16) return KVElement::BF16;
+  if (dtype == DType::Q8_0) return KVElement::Q8_0;
+  if (dtype == DType::Q4_0) return KVElement::Q4_0;
+  throw InvalidArgument("[kv_cache] expected a K or V type among f32, f16, bf16, q8_0, q4_0, got " +
                         std::string(traits(dtype).name));
-}
-
-std::size_t block_elements(const KVLayer& layer, std::size_t block_size) {
-  return layer.n_kv_heads * layer.head_dim * block_size;
 }
 
 // The buffer and the copies see a layer's K or V as n_blocks equal runs of bytes.
 std::size_t side_block_bytes(const KVLayer& layer, std::size_t block_size, DType dtype) {
-  return row_bytes(dtype, block_elements(layer, block_size));
+  return layer.n_kv_heads * block_size * kv_token_bytes(element(dtype), layer.head_dim);
 }
 
 void check(const Program& program, std::size_t block_size, DType k_dtype, DType v_dtype) {
   element(k_dtype);
   element(v_dtype);
-  if (block_size == 0 || block_size % kKVTile != 0)
+  if (block_size == 0 || block_size % kKVUnit != 0)
     throw InvalidArgument("[kv_cache] expected a block size that is a multiple of " +
-                          std::to_string(kKVTile) + ", got " + std::to_string(block_size));
-  for (const auto& layer : program.kv_layers)
-    if (layer.head_dim % kKVTile != 0)
+                          std::to_string(kKVUnit) + ", got " + std::to_string(block_size));
+  const bool quantized = is_quantized(element(k_dtype)) || is_quantized(element(v_dtype));
+  for (const auto& layer : program.kv_layers) {
+    if (quantized && layer.head_dim > kKVMaxQuantizedHead)
+      throw InvalidArgument("[kv_cache] expected a head size of at most " +
+                            std::to_string(kKVMaxQuantizedHead) + " for quantised K or V, got " +
+                            std::to_string(layer.head_dim) + "; use f16");
+    if (layer.head_dim % kKVLanes != 0)
       throw InvalidArgument("[attention] expected a head size that is a multiple of " +
-                            std::to_string(kKVTile) + ", got " + std::to_string(layer.head_dim));
+                            std::to_string(kKVLanes) + ", got " + std::to_string(layer.head_dim));
+  }
 }
 
 std::size_t total_bytes(const Program& program, const KVLayout& layout) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "cpu/kv_format.h"
 
 namespace quarrel::cpu {
 
@@ -52,14 +53,10 @@ struct RopeArgs {
   bool interleaved;
 };
 
-// K and V of one layer. A head's K is stored in tiles of 16 tokens, transposed to
-// [head_dim, 16], so that a register holds one dimension of 16 tokens and a score needs no
-// reduction across lanes; V is stored [tokens, head_dim].
-enum class KVElement { F32, F16 };
-inline constexpr std::size_t kKVTile = 16;
+// K and V of one layer; see kv_format.h.
 struct KVView {
-  std::byte* k;  // [n_blocks, n_kv_heads, block_size / 16, head_dim, 16]
-  std::byte* v;  // [n_blocks, n_kv_heads, block_size, head_dim]
+  std::byte* k;
+  std::byte* v;
   KVElement k_element;
   KVElement v_element;
   std::size_t n_kv_heads;

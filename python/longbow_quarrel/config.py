@@ -40,7 +40,7 @@ def parse_size(value: object) -> object:
 
 
 Size = Annotated[int, Field(gt=0)] | Literal["auto"]
-KVType = Literal["f32", "f16"]
+KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
 def _lower(value: object) -> object:
@@ -66,7 +66,7 @@ class EngineConfig(_Section):
 
     cache: str = Field("contiguous", description="KV cache strategy.")
     eviction: str = Field("lru", description="Which cached block goes first: lru, lfu or fifo.")
-    block_size: int = Field(16, ge=16, le=256, multiple_of=16, description="Tokens of a KV block.")
+    block_size: int = Field(16, ge=8, le=256, multiple_of=8, description="Tokens of a KV block.")
     window: int | None = Field(
         None,
         ge=1,

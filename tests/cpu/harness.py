@@ -14,7 +14,7 @@ from data.random_k_quants import LAYOUTS, random_k_quant
 from longbow_quarrel import _core
 
 F32 = npt.NDArray[np.float32]
-BLOCK_SIZE = 16
+I32 = npt.NDArray[np.int32]
 
 
 def random_weight(dtype: str, n_out: int, n_in: int, seed: int) -> npt.NDArray[np.uint8]:
@@ -55,45 +55,61 @@ class Runner:
         isa: str = "auto",
         n_threads: int = 1,
         kv_dtype: str = "F32",
+        v_dtype: str | None = None,
+        block_size: int = 16,
+        mask: tuple[int, int] | None = None,
         capacity: int = 64,
         max_tokens: int = 64,
     ) -> None:
+        """kv_dtype: of K, and of V unless v_dtype is given. mask: (window, sinks)."""
         file = _core.GGUFFile(str(path))
         program = record(_core.ProgramBuilder(kv_layers), file)
         ledger = _core.MemoryLedger(1 << 30)
         device = _core.CpuDevice(n_threads, isa)
         executable = device.compile(program, max_tokens, ledger)
-        n_blocks = capacity // BLOCK_SIZE + 1
-        self._storage = device.allocate_kv(
-            program,
-            BLOCK_SIZE,
-            [n_blocks] * len(program.groups),
-            kv_dtype,
-            kv_dtype,
-            ledger,
+        n_groups = len(program.groups)
+        n_blocks = 4 * (capacity // block_size + 1)
+        types = (kv_dtype, v_dtype or kv_dtype)
+        counts = [n_blocks] * n_groups
+        self._storage = device.allocate_kv(program, block_size, counts, *types, ledger)
+        self._cache = _core.ContiguousCache(n_groups, block_size, n_blocks, False)
+        masks = [] if mask is None else [mask] * n_groups
+        self._runner = _core.StepRunner(
+            executable, self._storage, self._cache, program.vocab_size, masks
         )
-        self._cache = _core.ContiguousCache(len(program.groups), BLOCK_SIZE, n_blocks, False)
-        self._runner = _core.StepRunner(executable, self._storage, self._cache, program.vocab_size)
         self._capacity = capacity
 
     def __call__(self, n_tokens: int, chunk: int = 64) -> F32:
         """Outputs of tokens 0 ... n_tokens - 1 of one new sequence, in steps of ``chunk``."""
-        ids = np.arange(n_tokens, dtype=np.int32)
-        sequence = self._cache.match_prefix(ids, self._capacity).sequence
-        rows = []
-        for first in range(0, n_tokens, chunk):
-            part = ids[first : first + chunk]
-            assert self._cache.reserve(sequence, len(part)).ok
-            rows.append(
-                np.array(
-                    self._runner.run(
-                        np.array([sequence], np.int64),
-                        np.array([0, len(part)], np.int32),
-                        part,
-                        np.arange(len(part), dtype=np.int32),
-                    )
-                )
-            )
-            self._cache.commit(sequence, part)
-        self._cache.release(sequence)
-        return np.concatenate(rows)
+        return self.ragged([(np.arange(n_tokens, dtype=np.int32), chunk)])[0]
+
+    def ragged(self, texts: list[tuple[I32, int]]) -> list[F32]:
+        """Outputs of several texts side by side, each in chunks of its own."""
+        live = {
+            self._cache.match_prefix(ids, self._capacity).sequence: (i, ids, chunk)
+            for i, (ids, chunk) in enumerate(texts)
+        }
+        rows: list[list[F32]] = [[] for _ in texts]
+        while live:
+            parts = {s: ids[:chunk] for s, (_, ids, chunk) in live.items()}
+            outputs = self._step(parts)
+            for sequence, output in zip(list(live), outputs, strict=True):
+                i, ids, chunk = live.pop(sequence)
+                rows[i].append(output)
+                if len(ids) > chunk:
+                    live[sequence] = (i, ids[chunk:], chunk)
+                else:
+                    self._cache.release(sequence)
+        return [np.concatenate(r) for r in rows]
+
+    def _step(self, parts: dict[int, I32]) -> list[F32]:
+        for sequence, ids in parts.items():
+            assert self._cache.reserve(sequence, len(ids)).ok
+        starts = np.cumsum([0, *map(len, parts.values())]).astype(np.int32)
+        tokens = np.concatenate(list(parts.values()))
+        out = self._runner.run(
+            np.array(list(parts), np.int64), starts, tokens, np.arange(len(tokens), dtype=np.int32)
+        ).copy()
+        for sequence, ids in parts.items():
+            self._cache.commit(sequence, ids)
+        return np.split(out, starts[1:-1])

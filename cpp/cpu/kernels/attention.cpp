@@ -8,6 +8,7 @@
 // What a query computes depends on absolute positions alone: not on the tokens beside it, nor on
 // where its blocks lie, nor on how many threads share the work.
 #include "cpu/kernels/attention_tiles.h"
+#include "cpu/kernels/hadamard.h"
 #include "cpu/kernels/kernel_functions.h"
 
 namespace quarrel::cpu::QUARREL_ISA {
@@ -75,14 +76,14 @@ void softmax_row(const AttentionArgs& a, const Rows& rows, std::size_t row, std:
   F32x16 s[kStepTiles];
   F32x16 highest = broadcast(kMinusInfinity);
   for (std::size_t i = 0; i < kStepTiles; ++i) {
-    s[i] = load(scores + i * kKVTile);
+    s[i] = load(scores + i * kLanes);
     if (a.softcap != 0.0f) s[i] = mul(tanh(div(s[i], broadcast(a.softcap))), broadcast(a.softcap));
-    s[i] = masked(a, position, start + i * kKVTile, s[i]);
+    s[i] = masked(a, position, start + i * kLanes, s[i]);
     highest = max(highest, s[i]);
   }
   const float step_maximum = reduce_max(highest);
   if (step_maximum == kMinusInfinity) {  // nothing visible: leave the row as it is
-    for (std::size_t i = 0; i < kStepTiles; ++i) store(scores + i * kKVTile, broadcast(0.0f));
+    for (std::size_t i = 0; i < kStepTiles; ++i) store(scores + i * kLanes, broadcast(0.0f));
     return;
   }
   const float old_maximum = rows.sums.maxima[row];
@@ -90,7 +91,7 @@ void softmax_row(const AttentionArgs& a, const Rows& rows, std::size_t row, std:
   F32x16 total = broadcast(0.0f);
   for (std::size_t i = 0; i < kStepTiles; ++i) {
     s[i] = exp(sub(s[i], broadcast(maximum)));
-    store(scores + i * kKVTile, s[i]);
+    store(scores + i * kLanes, s[i]);
     total = add(total, s[i]);
   }
   if (maximum != old_maximum) {
@@ -122,6 +123,7 @@ Rows prepare(const AttentionArgs& a, const AttentionItem& item, float* scratch) 
     const float* q = a.q + ((item.first_token + r / per_token) * a.n_heads + head) * head_dim;
     for (std::size_t d = 0; d < head_dim; d += kLanes)
       store(rows.q + r * head_dim + d, mul(load(q + d), broadcast(a.scale)));
+    if (is_quantized(a.view.k_element)) inverse_hadamard(rows.q + r * head_dim, head_dim);
   }
   return rows;
 }
@@ -140,8 +142,11 @@ void sum_partition(const AttentionArgs& a, const AttentionItem& item, const Rows
   const std::size_t from = partition * kAttentionPartition;
   const AttentionSpan span = attention_span(a, item).clipped(from, from + kAttentionPartition);
   clear(rows.sums, rows.n, a.view.head_dim);
-  KVStep step{a, item.kv_head, span, KVStep::first_from(span, from)};
-  for (; step.start < span.end; step.start = step.next()) {
+  const std::size_t first = KVStep::first_from(span, from);
+  KVStep step{a, span, first, tokens_of(a, item.kv_head, span, first), {}};
+  for (std::size_t next; step.start < span.end; step.start = next, step.tokens = step.upcoming) {
+    next = step.next();
+    step.upcoming = next < span.end ? tokens_of(a, item.kv_head, span, next) : step.tokens;
     score(step, rows.n, rows.q, rows.scores, rows.expanded);
     for (std::size_t r = 0; r < rows.n; ++r) softmax_row(a, rows, r, step.start);
     accumulate(step, rows.n, rows.scores, rows.sums.out,
@@ -172,6 +177,7 @@ void finish(const AttentionArgs& a, const AttentionItem& item, const Rows& rows)
     float* y = a.y + ((item.first_token + r / rows.per_token) * a.n_heads + head) * head_dim;
     for (std::size_t d = 0; d < head_dim; d += kLanes)
       store(y + d, div(load(rows.joined.out + r * head_dim + d), broadcast(rows.joined.totals[r])));
+    if (is_quantized(a.view.v_element)) inverse_hadamard(y, head_dim);
   }
 }
 

@@ -4,12 +4,6 @@
 #include "cpu/packing/packed_format.h"
 #include "cpu/simd/simd.h"
 
-#if defined(__clang__)
-#define QUARREL_UNROLL _Pragma("unroll")
-#else
-#define QUARREL_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace quarrel::cpu::QUARREL_ISA {
 
 inline constexpr std::size_t kPlaneBytes = 64;

@@ -67,6 +67,10 @@ static inline F32x16 load_bf16(const std::uint16_t* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
 }
+static inline F32x16 broadcast_f16(const std::uint16_t* p) {
+  const __m256 x = _mm256_cvtph_ps(_mm_set1_epi16(static_cast<short>(*p)));
+  return {x, x};
+}
 static inline void store_f16(std::uint16_t* p, F32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), detail::to_half(a.lo));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), detail::to_half(a.hi));

@@ -29,6 +29,9 @@ static inline F32x16 load_bf16(const std::uint16_t* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
 }
+static inline F32x16 broadcast_f16(const std::uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(*p)))};
+}
 static inline void store_f16(std::uint16_t* p, F32x16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

@@ -52,9 +52,31 @@ static inline F32x16 load_u8_f32(const std::uint8_t* p) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))};
 }
-static inline F32x16 load_s8_f32(const std::int8_t* p) {
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+
+namespace detail {
+
+static inline F32x16 signed_bytes(__m128i bytes) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
+static inline __m128i low_nibbles(__m128i bytes) {
+  return _mm_sub_epi8(_mm_and_si128(bytes, _mm_set1_epi8(15)), _mm_set1_epi8(8));
+}
+
+}  // namespace detail
+
+static inline F32x16 load_s8_f32(const std::int8_t* p) {
+  return detail::signed_bytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
+static inline void load_nibbles_f32(const std::uint8_t* p, F32x16* low, F32x16* high) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  *low = detail::signed_bytes(detail::low_nibbles(bytes));
+  *high = detail::signed_bytes(detail::low_nibbles(_mm_srli_epi16(bytes, 4)));
+}
+static inline F32x16 load_nibbles_f32(const std::uint8_t* p) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
+  return detail::signed_bytes(detail::low_nibbles(both));
 }
 
 static inline std::int32_t store_split(F32x16 a, std::int8_t* high, std::int8_t* low) {

@@ -65,6 +65,10 @@ static inline F32x16 load_f16(const std::uint16_t* p) {
 static inline F32x16 load_bf16(const std::uint16_t* p) {
   QUARREL_PARTS(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
 }
+static inline F32x16 broadcast_f16(const std::uint16_t* p) {
+  const float32x4_t x = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p)));
+  return {{x, x, x, x}};
+}
 static inline void store_f16(std::uint16_t* p, F32x16 a) {
   for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }

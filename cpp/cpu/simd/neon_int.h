@@ -102,6 +102,22 @@ static inline F32x16 load_s8_f32(const std::int8_t* p) {
   return detail::to_float(vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
 }
 
+static inline void load_nibbles_f32(const std::uint8_t* p, F32x16* low, F32x16* high) {
+  const uint8x16_t bytes = vld1q_u8(p);
+  const int8x16_t eight = vdupq_n_s8(8);
+  const int8x16_t l = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), eight);
+  const int8x16_t h = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4)), eight);
+  *low = detail::to_float(vmovl_s8(vget_low_s8(l)), vmovl_s8(vget_high_s8(l)));
+  *high = detail::to_float(vmovl_s8(vget_low_s8(h)), vmovl_s8(vget_high_s8(h)));
+}
+static inline F32x16 load_nibbles_f32(const std::uint8_t* p) {
+  const uint8x8_t bytes = vld1_u8(p);
+  const int8x8_t eight = vdup_n_s8(8);
+  return detail::to_float(
+      vmovl_s8(vsub_s8(vreinterpret_s8_u8(vand_u8(bytes, vdup_n_u8(15))), eight)),
+      vmovl_s8(vsub_s8(vreinterpret_s8_u8(vshr_n_u8(bytes, 4)), eight)));
+}
+
 static inline std::int32_t store_split(F32x16 a, std::int8_t* high, std::int8_t* low) {
   std::int32_t sum = 0;
   std::int32_t q[16];

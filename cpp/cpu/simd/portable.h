@@ -70,6 +70,9 @@ static inline F32x16 load_f16(const std::uint16_t* p) {
 static inline F32x16 load_bf16(const std::uint16_t* p) {
   QUARREL_LANES(detail::bits_to_float(static_cast<std::uint32_t>(p[i]) << 16));
 }
+static inline F32x16 broadcast_f16(const std::uint16_t* p) {
+  return broadcast(detail::half_to_float(*p));
+}
 static inline void store_f16(std::uint16_t* p, F32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = detail::float_to_half(a.v[i]);
 }

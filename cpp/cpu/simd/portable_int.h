@@ -81,6 +81,23 @@ static inline F32x16 load_s8_f32(const std::int8_t* p) {
   return r;
 }
 
+// Half bytes minus 8: the low halves of 16 bytes and the high ones.
+static inline void load_nibbles_f32(const std::uint8_t* p, F32x16* low, F32x16* high) {
+  for (int i = 0; i < 16; ++i) {
+    low->v[i] = static_cast<float>((p[i] & 15) - 8);
+    high->v[i] = static_cast<float>((p[i] >> 4) - 8);
+  }
+}
+// The same of 8 bytes: the low halves, then the high ones.
+static inline F32x16 load_nibbles_f32(const std::uint8_t* p) {
+  F32x16 r;
+  for (int i = 0; i < 8; ++i) {
+    r.v[i] = static_cast<float>((p[i] & 15) - 8);
+    r.v[i + 8] = static_cast<float>((p[i] >> 4) - 8);
+  }
+  return r;
+}
+
 // Whole numbers within 16 bits as 256 high + low, low in [-128, 127]; returns their sum.
 static inline std::int32_t store_split(F32x16 a, std::int8_t* high, std::int8_t* low) {
   std::int32_t sum = 0;

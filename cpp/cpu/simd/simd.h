@@ -23,6 +23,12 @@
 #include "cpu/simd/portable_int.h"
 #endif
 
+#if defined(__clang__)
+#define QUARREL_UNROLL _Pragma("unroll")
+#else
+#define QUARREL_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace quarrel::cpu::QUARREL_ISA {
 
 // e^x, within 2 units in the last place; 0 below -87.3, saturated above 88.

@@ -15,7 +15,7 @@ from longbow_quarrel.errors import QuarrelError
 if TYPE_CHECKING:
     from longbow_quarrel import _core
 
-_KV_TYPES = ("f32", "f16")
+_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 _BLOCK_SIZE = 16  # the bytes of a token do not depend on it
 
 
