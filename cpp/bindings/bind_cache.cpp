@@ -1,5 +1,6 @@
 // Cache strategies, as Python sees them. Sequence ids are plain integers there.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -8,7 +9,10 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <limits>
+#include <map>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -35,6 +39,22 @@ std::vector<std::vector<BlockId>> block_tables(const SequenceView& view) {
   std::vector<std::vector<BlockId>> tables;
   for (const auto& table : view.block_tables) tables.emplace_back(table.begin(), table.end());
   return tables;
+}
+
+std::map<std::string_view, std::size_t> missed_tokens(const CacheStats& stats) {
+  std::map<std::string_view, std::size_t> missed;
+  for (std::size_t i = 0; i < kMissReasons.size(); ++i)
+    missed[kMissReasons[i]] = stats.n_missed_tokens[i];
+  return missed;
+}
+
+std::pair<std::vector<std::pair<double, std::size_t>>, double> lifetimes(const CacheStats& stats) {
+  const auto& bounds = BlockLifetimes::kBoundsSeconds;
+  std::vector<std::pair<double, std::size_t>> buckets;
+  for (std::size_t i = 0; i <= bounds.size(); ++i)
+    buckets.emplace_back(i < bounds.size() ? bounds[i] : std::numeric_limits<double>::infinity(),
+                         stats.lifetimes.n_blocks[i]);
+  return {buckets, static_cast<double>(stats.lifetimes.total_microseconds) * 1e-6};
 }
 
 void bind_results(nb::module_& m) {
@@ -78,7 +98,13 @@ void bind_results(nb::module_& m) {
       .def_rw("n_prefix_hit_tokens", &CacheStats::n_prefix_hit_tokens)
       .def_rw("n_evicted_blocks", &CacheStats::n_evicted_blocks)
       .def_rw("n_window_blocks", &CacheStats::n_window_blocks)
-      .def_rw("n_copied_blocks", &CacheStats::n_copied_blocks);
+      .def_rw("n_copied_blocks", &CacheStats::n_copied_blocks)
+      .def("count_match", &CacheStats::count_match, "n_queried"_a, "n_hit"_a, "reason"_a,
+           "A prompt of n_queried tokens of which n_hit were there, and why it were not more.")
+      .def_prop_ro("n_missed_tokens", &missed_tokens, "Queries that were no hits, by reason.")
+      .def_prop_ro("block_lifetimes", &lifetimes,
+                   "How long blocks were held: (seconds at most, blocks) of each bucket, the last "
+                   "without\na bound, and the sum in seconds.");
 }
 
 std::vector<std::tuple<std::size_t, BlockId, BlockId>> take_copies(KVCache& cache) {

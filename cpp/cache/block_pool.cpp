@@ -27,7 +27,13 @@ BlockId BlockPool::take() {
   const BlockId block = free_.empty() ? evict() : free_.back();
   free_.pop_back();
   info(block).n_holders = 1;
+  info(block).taken_at = BlockLifetimes::Clock::now();
   return block;
+}
+
+void BlockPool::free(BlockId block) {
+  lifetimes_.record(info(block).taken_at, 1);
+  free_.push_back(block);
 }
 
 // Leaves the block on the free list.
@@ -41,7 +47,7 @@ BlockId BlockPool::evict() {
   withdraw(block);
   --n_cached_;
   unpublish(block);
-  free_.push_back(block);
+  free(block);
   return block;
 }
 
@@ -63,7 +69,7 @@ void BlockPool::drop(BlockId block) {
   Info& i = info(block);
   if (--i.n_holders > 0) return;
   if (i.node == kNoNode) {
-    free_.push_back(block);
+    free(block);
     return;
   }
   i.use.released_at = ++now_;

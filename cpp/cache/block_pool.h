@@ -49,6 +49,7 @@ class BlockPool {
   std::size_t n_cached() const { return n_cached_; }
   std::size_t n_available() const { return free_.size() + n_cached_; }
   std::size_t n_evicted() const { return n_evicted_; }
+  const BlockLifetimes& lifetimes() const { return lifetimes_; }
 
   // holders: [n_blocks] how many sequences hold each block. Throws Error.
   void check_invariants(const std::vector<std::uint32_t>& holders) const;
@@ -59,6 +60,7 @@ class BlockPool {
     bool evictable = false;  // offered to the policy
     NodeId node = kNoNode;
     BlockUse use;
+    BlockLifetimes::Clock::time_point taken_at;
   };
 
   Info& info(BlockId block) { return info_[static_cast<std::size_t>(block)]; }
@@ -67,6 +69,7 @@ class BlockPool {
   void offer(BlockId block);
   void withdraw(BlockId block);
   BlockId evict();
+  void free(BlockId block);
 
   const std::size_t group_;
   const GroupSpec spec_;
@@ -77,6 +80,7 @@ class BlockPool {
   std::size_t n_cached_ = 0;
   std::size_t n_evictable_ = 0;
   std::size_t n_evicted_ = 0;
+  BlockLifetimes lifetimes_{};
   std::uint64_t now_ = 0;
 };
 

@@ -53,7 +53,6 @@ SequenceId ContiguousCache::open(Sequence sequence) {
 }
 
 PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) {
-  counts_.n_prefix_queries_tokens += prompt.size();
   const auto usable = usable_prefix(prompt, max_tokens);
   std::size_t n_best = 0;
   const auto best = longest_parked(usable, n_best);
@@ -61,7 +60,7 @@ PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt, std::
                             : usable.empty()  ? "none"
                             : parked_.empty() ? "empty"
                                               : "diverged";
-  Sequence sequence{{}, max_tokens, {}};
+  Sequence sequence{{}, max_tokens, {}, {}};
   if (best != parked_.end()) {
     const std::size_t n_parked = best->tokens.size();
     sequence = std::move(*best);
@@ -79,7 +78,7 @@ PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt, std::
     }
   }
   const std::size_t n_tokens = sequence.tokens.size();
-  counts_.n_prefix_hit_tokens += n_tokens;
+  counts_.count_match(prompt.size(), n_tokens, reason);
   const SequenceId id = open(std::move(sequence));
   publish_stats();
   return {id, n_tokens, std::string(reason)};
@@ -98,8 +97,9 @@ std::list<ContiguousCache::Sequence>::iterator ContiguousCache::longest_parked(
 }
 
 void ContiguousCache::free_run(const Sequence& sequence) {
-  if (!sequence.blocks.empty())
-    free_.release(static_cast<std::size_t>(sequence.blocks.front()), sequence.blocks.size());
+  if (sequence.blocks.empty()) return;
+  free_.release(static_cast<std::size_t>(sequence.blocks.front()), sequence.blocks.size());
+  counts_.lifetimes.record(sequence.taken_at, n_groups_ * sequence.blocks.size());
 }
 
 void ContiguousCache::evict_oldest() {
@@ -120,6 +120,7 @@ bool ContiguousCache::give_run(Sequence& sequence) {
   if (!first) return false;
   sequence.tokens.reserve(sequence.max_tokens);  // decode steps do not allocate
   sequence.blocks.resize(n);
+  sequence.taken_at = BlockLifetimes::Clock::now();
   for (std::size_t i = 0; i < n; ++i) sequence.blocks[i] = static_cast<BlockId>(*first + i);
   return true;
 }

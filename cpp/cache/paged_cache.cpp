@@ -83,6 +83,7 @@ void PagedCache::publish_stats() {
     stats.n_cached_blocks += pool.n_cached();
     stats.n_used_blocks -= pool.n_available();
     stats.n_evicted_blocks += pool.n_evicted();
+    stats.lifetimes.add(pool.lifetimes());
   }
   stats_.publish(stats);
 }
@@ -90,7 +91,6 @@ void PagedCache::publish_stats() {
 // ---- Prefixes --------------------------------------------------------------------------------
 
 PrefixMatch PagedCache::match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) {
-  counts_.n_prefix_queries_tokens += prompt.size();
   Sequence sequence;
   sequence.max_tokens = max_tokens;
   sequence.tables.resize(pools_.size());
@@ -112,7 +112,7 @@ PrefixMatch PagedCache::match_prefix(std::span<const TokenId> prompt, std::size_
   }
   adopt(sequence, held);
   const std::size_t n_tokens = sequence.n_tokens;
-  counts_.n_prefix_hit_tokens += n_tokens;
+  counts_.count_match(prompt.size(), n_tokens, reason);
   const SequenceId id = open(std::move(sequence));
   publish_stats();
   return {id, n_tokens, std::string(reason)};

@@ -209,6 +209,22 @@ class CacheStats:
     @n_copied_blocks.setter
     def n_copied_blocks(self, arg: int, /) -> None: ...
 
+    def count_match(self, n_queried: int, n_hit: int, reason: str) -> None:
+        """
+        A prompt of n_queried tokens of which n_hit were there, and why it were not more.
+        """
+
+    @property
+    def n_missed_tokens(self) -> dict[str, int]:
+        """Queries that were no hits, by reason."""
+
+    @property
+    def block_lifetimes(self) -> tuple[list[tuple[float, int]], float]:
+        """
+        How long blocks were held: (seconds at most, blocks) of each bucket, the last without
+        a bound, and the sum in seconds.
+        """
+
 class BlockUse:
     """What is known of a block; times count a group's events."""
 
@@ -580,6 +596,11 @@ class StepRunner:
         """
         masks: (window, sinks) that attention keeps to in each layer group, within what the
         cache keeps; none: all that it keeps.
+        """
+
+    def op_seconds(self) -> dict[str, float]:
+        """
+        Seconds spent in each kind of op so far. May be called from any thread.
         """
 
     def run(self, sequences: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], query_start_loc: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], selected_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:

@@ -154,6 +154,10 @@ class ModelRunner:
         self.cache.commit(sequence, part)
         return logits
 
+    def op_seconds(self) -> dict[str, float]:
+        """Seconds spent in each kind of op so far. May be called from any thread."""
+        return self._runner.op_seconds()
+
     def all_logits(self, token_ids: NDArray[np.int32], chunk: int) -> NDArray[np.float32]:
         """Logits of every position, [n_tokens, vocab_size], ``chunk`` tokens at a time."""
         out = np.empty((len(token_ids), self.parameters.vocab_size), np.float32)

@@ -157,6 +157,8 @@ class Twin:
         assert stats.n_sequences == len(self.sequences)
         assert stats.n_blocks == sum(self.n_blocks)
         assert stats.n_used_blocks + stats.n_cached_blocks <= stats.n_blocks
+        missed = sum(stats.n_missed_tokens.values())
+        assert stats.n_prefix_hit_tokens + missed == stats.n_prefix_queries_tokens
 
     def check_contents(self, sequence: TwinSequence) -> None:
         tables = self.cache.block_tables(sequence.id)

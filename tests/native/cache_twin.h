@@ -380,6 +380,10 @@ class CacheTwin {
     const CacheStats stats = cache_->stats();
     require(stats.n_sequences == sequences_.size(), "sequences are miscounted");
     require(stats.n_used_blocks + stats.n_cached_blocks <= stats.n_blocks, "too many blocks");
+    std::size_t n_missed = 0;
+    for (const std::size_t n : stats.n_missed_tokens) n_missed += n;
+    require(stats.n_prefix_hit_tokens + n_missed == stats.n_prefix_queries_tokens,
+            "hits and misses are not the queries");
   }
 
   void check_contents(const Sequence& s, const std::vector<std::vector<Content>>& memory) const {

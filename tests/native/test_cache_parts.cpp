@@ -163,14 +163,14 @@ TEST_CASE("statistics are read whole while they are written") {
   StatsBoard board;
   std::atomic<bool> stop{false};
   std::thread writer([&] {
-    for (std::size_t i = 1; !stop; ++i) board.publish({i, i, i, i, i, i, i, i, i});
+    for (std::size_t i = 1; !stop; ++i) board.publish({i, i, i, i, i, i, i, i, i, {}, {{}, i}});
   });
   std::size_t last = 0;
   bool whole = true;
   bool forward = true;
   for (int i = 0; i < 20000; ++i) {
     const CacheStats s = board.read();
-    whole = whole && s.n_blocks == s.n_copied_blocks && s.n_blocks == s.n_sequences;
+    whole = whole && s.n_blocks == s.lifetimes.total_microseconds && s.n_blocks == s.n_sequences;
     forward = forward && s.n_blocks >= last;
     last = s.n_blocks;
   }
