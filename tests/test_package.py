@@ -21,7 +21,7 @@ SOURCES = sorted((ROOT / "python").rglob("*.py"))
 # Import names that differ from the name of the distribution.
 DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "pydantic_settings": "pydantic-settings"}
 # Another distribution requires these on its own account, as part of its interface.
-COMES_WITH = {"pydantic": "pydantic-settings", "click": "typer"}
+COMES_WITH = {"pydantic": "pydantic-settings", "click": "typer", "starlette": "fastapi"}
 
 
 def installed() -> metadata.Distribution:

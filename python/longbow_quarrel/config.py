@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from longbow_quarrel.errors import UsageError
 
@@ -148,7 +148,41 @@ class SourceConfig(_Section):
         return cls(**values)
 
 
-SECTIONS: tuple[type[_Section], ...] = (EngineConfig, GenerationConfig, SourceConfig)
+class ServerConfig(_Section):
+    """How ``serve`` listens and what it puts up with."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is all of them.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_key: SecretStr | None = Field(
+        None, description="Key that callers must send; nobody is asked for one if unset."
+    )
+    alias: str | None = Field(None, description="The model's name in the API.")
+    max_queue: int = Field(
+        128, ge=0, description="Requests that may wait beside max_num_seqs that run."
+    )
+    max_body: Annotated[Annotated[int, Field(gt=0)], BeforeValidator(parse_size)] = Field(
+        4 * 1024**2, description="Bytes of a request at most."
+    )
+    request_timeout: float = Field(600.0, gt=0, description="Seconds that a request may take.")
+    drain_timeout: int = Field(
+        30, ge=0, description="Seconds that running requests get when the server is stopped."
+    )
+    cors_origin: str | None = Field(
+        None, description="Web origin that may call from a browser; none if unset."
+    )
+
+    @classmethod
+    def load(cls, **arguments: Any) -> ServerConfig:
+        """Arguments over environment over file over defaults."""
+        return cls(**_merged(cls, arguments))
+
+
+SECTIONS: tuple[type[_Section], ...] = (
+    EngineConfig,
+    GenerationConfig,
+    SourceConfig,
+    ServerConfig,
+)
 
 
 def _merged(section: type[_Section], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from longbow_quarrel.cli.info import info
 from longbow_quarrel.cli.models import models
 from longbow_quarrel.cli.perplexity import perplexity
 from longbow_quarrel.cli.pull import pull
+from longbow_quarrel.cli.serve import serve
 from longbow_quarrel.config import debug
 from longbow_quarrel.errors import QuarrelError, UsageError
 
 FAILED = 1
 WRONG_USAGE = 2
-_COMMANDS = (generate, chat, info, models, pull, perplexity)
+_COMMANDS = (generate, chat, info, models, pull, perplexity, serve)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -17,14 +17,15 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from longbow_quarrel.config import EngineConfig, GenerationConfig, SourceConfig
+from longbow_quarrel.config import EngineConfig, GenerationConfig, ServerConfig, SourceConfig
 from longbow_quarrel.errors import UsageError
 
-Section = type[EngineConfig] | type[GenerationConfig] | type[SourceConfig]
-Loaded = TypeVar("Loaded", EngineConfig, GenerationConfig, SourceConfig)
+Section = type[EngineConfig] | type[GenerationConfig] | type[SourceConfig] | type[ServerConfig]
+Loaded = TypeVar("Loaded", EngineConfig, GenerationConfig, SourceConfig, ServerConfig)
 
 # Where a flag is called otherwise than its field; llama.cpp's names first.
 _NAMES: dict[str, tuple[str, ...]] = {
+    "alias": ("-a", "--alias"),
     "context_length": ("-c", "--context-length"),
     "kv_type_k": ("-ctk", "--kv-type-k"),
     "kv_type_v": ("-ctv", "--kv-type-v"),

@@ -69,7 +69,7 @@ class EngineMetrics(EngineObserver):
         self._observe("time_to_first_token_seconds", request.timings.ttft_seconds)
         self._observe("request_prefill_time_seconds", request.timings.prefill_seconds)
 
-    def preempted(self, request: Request, reason: str) -> None:
+    def preempted(self, _request: Request, reason: str) -> None:
         self._counter("preemptions_total", reason).inc()
 
     def finished(self, request: Request) -> None:

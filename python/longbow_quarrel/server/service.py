@@ -1,0 +1,108 @@
+"""What the routes share: the model, its engine, and how a completion is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from longbow_quarrel.config import ServerConfig
+from longbow_quarrel.errors import ContextLengthError
+from longbow_quarrel.llm import LLM
+from longbow_quarrel.sampling import SamplingParams
+from longbow_quarrel.server.answers import Answer, AnswerFactory, error_event
+from longbow_quarrel.server.errors import ClientGoneError, UnknownModelError, describe
+from longbow_quarrel.server.generation import AsyncEngine, Generation
+from longbow_quarrel.telemetry import EngineMetrics
+
+
+class Service:
+    """One model being served.
+
+    Args:
+        name: how requests call it.
+    """
+
+    def __init__(self, llm: LLM, config: ServerConfig, name: str) -> None:
+        self.llm = llm
+        self.name = name
+        self.created = int(time.time())
+        self.metrics = EngineMetrics(llm.engine, name)
+        self.engine = AsyncEngine(
+            llm.engine, max_queue=config.max_queue, timeout_seconds=config.request_timeout
+        )
+
+    def check_model(self, name: str | None) -> None:
+        """Raises UnknownModelError for any name but that of the model being served."""
+        if name is not None and name != self.name:
+            raise UnknownModelError(f"There is no model {name!r} here; use {self.name!r}.")
+
+    def check_length(self, prompts: Sequence[Sequence[int]], n_asked: int) -> None:
+        """Refuse what could never fit, however empty the cache is.
+
+        Raises:
+            ContextLengthError: says how many tokens fit.
+        """
+        limit = self.llm.engine.max_prompt_tokens + 1
+        longest = max(map(len, prompts))
+        if longest + n_asked <= limit:
+            return
+        self.metrics.refused("too_long")
+        if longest >= limit:
+            raise ContextLengthError(
+                f"The prompt has {longest} tokens but at most {limit - 1} fit; shorten it."
+            )
+        raise ContextLengthError(
+            f"The prompt has {longest} tokens and {n_asked} more are asked for, but a text has "
+            f"at most {limit} tokens; ask for at most {limit - longest}."
+        )
+
+    async def complete(
+        self,
+        request: Request,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        answer_for: AnswerFactory,
+        *,
+        stream: bool,
+    ) -> Response:
+        """Generate, and answer at once or piece by piece."""
+        generation = self.engine.open(prompts, params)
+        answer = answer_for(generation.groups)
+        if stream:
+            return StreamingResponse(
+                _events(generation, answer),
+                media_type="text/event-stream",
+                headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+            )
+        watch = asyncio.ensure_future(_tell_when_gone(request, generation))
+        try:
+            async for _ in generation.updates():
+                pass
+            return JSONResponse(answer.whole())
+        finally:
+            watch.cancel()
+            generation.close()
+
+
+async def _events(generation: Generation, answer: Answer) -> AsyncIterator[bytes]:
+    try:
+        yield answer.opening()
+        async for updates in generation.updates():
+            if events := answer.events(updates):
+                yield events
+        yield answer.closing()
+    except Exception as e:
+        _, body = describe(e)
+        yield error_event(body)
+    finally:  # also when the caller has gone
+        generation.close()
+
+
+async def _tell_when_gone(request: Request, generation: Generation) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    generation.put(ClientGoneError())
