@@ -84,6 +84,7 @@ class Executable {
   virtual void shrink() = 0;
   // Counts from zero when switched on.
   virtual void set_profiling(bool on) = 0;
+  // May be called from any thread while a step runs.
   virtual std::vector<StageTime> stage_times() const = 0;
 };
 

@@ -12,7 +12,7 @@ void StepProfile::enable(const std::vector<std::string>& names) {
     name_of_stage_.push_back(static_cast<std::size_t>(found - names_.begin()));
     if (found == names_.end()) names_.push_back(name);
   }
-  for (auto& totals : totals_) totals.assign(names_.size(), {});
+  for (auto& totals : totals_) totals = std::make_unique<Total[]>(names_.size());
   enabled_ = true;
 }
 
@@ -20,10 +20,12 @@ std::vector<StageTime> StepProfile::times() const {
   std::vector<StageTime> times;
   for (const StepPhase phase : {StepPhase::Prefill, StepPhase::Decode}) {
     const auto& totals = totals_[static_cast<std::size_t>(phase)];
-    for (std::size_t i = 0; i < totals.size(); ++i)
-      if (totals[i].n_runs != 0)
-        times.push_back({names_[i], phase, totals[i].n_runs,
-                         std::chrono::duration<double>(totals[i].time).count()});
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      const std::uint64_t n_runs = totals[i].n_runs.load(std::memory_order_relaxed);
+      const auto nanoseconds = totals[i].nanoseconds.load(std::memory_order_relaxed);
+      if (n_runs != 0)
+        times.push_back({names_[i], phase, n_runs, 1e-9 * static_cast<double>(nanoseconds)});
+    }
   }
   return times;
 }
@@ -37,8 +39,10 @@ StepProfile::Span::~Span() {
   if (!profile_.enabled()) return;
   Total& total =
       profile_.totals_[static_cast<std::size_t>(phase_)][profile_.name_of_stage_[stage_]];
-  ++total.n_runs;
-  total.time += std::chrono::steady_clock::now() - start_;
+  const auto time = std::chrono::steady_clock::now() - start_;
+  total.n_runs.fetch_add(1, std::memory_order_relaxed);
+  total.nanoseconds.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count(),
+                              std::memory_order_relaxed);
 }
 
 }  // namespace quarrel

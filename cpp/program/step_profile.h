@@ -3,9 +3,11 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,7 +30,8 @@ class StepProfile {
   void disable() { enabled_ = false; }
   bool enabled() const { return enabled_; }
 
-  // Where a name has been seen, in the order of the stages.
+  // Where a name has been seen, in the order of the stages. From any thread, also during a step,
+  // except while enable() runs.
   std::vector<StageTime> times() const;
 
   // Times its own life; does nothing when the profile is off.
@@ -48,13 +51,13 @@ class StepProfile {
 
  private:
   struct Total {
-    std::uint64_t n_runs = 0;
-    std::chrono::steady_clock::duration time{};
+    std::atomic<std::uint64_t> n_runs{0};
+    std::atomic<std::int64_t> nanoseconds{0};
   };
   bool enabled_ = false;
-  std::vector<std::string> names_;            // distinct
-  std::vector<std::size_t> name_of_stage_;    // in names_
-  std::array<std::vector<Total>, 2> totals_;  // [phase][name]
+  std::vector<std::string> names_;                  // distinct
+  std::vector<std::size_t> name_of_stage_;          // in names_
+  std::array<std::unique_ptr<Total[]>, 2> totals_;  // [phase][name]
 };
 
 }  // namespace quarrel

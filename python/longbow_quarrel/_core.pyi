@@ -598,11 +598,6 @@ class StepRunner:
         cache keeps; none: all that it keeps.
         """
 
-    def op_seconds(self) -> dict[str, float]:
-        """
-        Seconds spent in each kind of op so far. May be called from any thread.
-        """
-
     def run(self, sequences: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], query_start_loc: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], selected_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
         """
         Logits [n_selected, vocab_size] float32, a view that is valid until the next run.

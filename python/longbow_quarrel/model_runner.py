@@ -155,8 +155,11 @@ class ModelRunner:
         return logits
 
     def op_seconds(self) -> dict[str, float]:
-        """Seconds spent in each kind of op so far. May be called from any thread."""
-        return self._runner.op_seconds()
+        """Seconds spent in each kind of op since profiling was switched on. From any thread."""
+        seconds: dict[str, float] = {}
+        for stage in self.executable.stage_times():
+            seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.seconds
+        return seconds
 
     def all_logits(self, token_ids: NDArray[np.int32], chunk: int) -> NDArray[np.float32]:
         """Logits of every position, [n_tokens, vocab_size], ``chunk`` tokens at a time."""

@@ -38,6 +38,7 @@ class EngineMetrics(EngineObserver):
             if spec.source == "events":
                 self._make(spec)
         self.registry.register(NativeCollector(engine, values))
+        runner.executable.set_profiling(True)
         self._attention_seconds = self._total_attention_seconds()
         self._prompt_tokens = self._counter("prompt_tokens_total")
         self._generation_tokens = self._counter("generation_tokens_total")
