@@ -28,7 +28,6 @@ from serve_client import Answer, Peer, ServerProcess, complete, get, sample_memo
 
 _SEED = 7
 _ENGINE_LABELS = ("model", "strategy", "device")
-_IDS = range(1000, 20000)  # plain words in any larger vocabulary
 
 
 def main() -> int:
@@ -66,7 +65,8 @@ class Tally:
 async def load(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
     """Streaming clients with random lengths, some of whom hang up."""
     rng = random.Random(_SEED)
-    flags = ["--max-num-seqs", "16", "--max-queue", str(arguments.clients // 2)]
+    n_queue = max(0, arguments.clients * 3 // 4 - 16)  # so that some are refused
+    flags = ["--max-num-seqs", "16", "--max-queue", str(n_queue)]
     with ServerProcess(arguments.model, arguments.threads, flags) as server:
         tasks = [await _alone(server.port, rng, arguments) for _ in range(arguments.tasks)]
         tally = Tally()
@@ -101,7 +101,7 @@ async def load(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str,
 
 
 async def _alone(port: int, rng: random.Random, arguments: argparse.Namespace) -> Task:
-    prompt = rng.choices(_IDS, k=rng.randint(1, arguments.longest_prompt))
+    prompt = _tokens(rng, arguments, rng.randint(1, arguments.longest_prompt))
     max_tokens = rng.randint(1, arguments.longest_answer)
     answer = await complete(port, prompt, max_tokens)
     return Task(prompt, max_tokens, answer.text)
@@ -196,9 +196,9 @@ async def compare(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
 
 async def _speed(port: int, arguments: argparse.Namespace) -> dict[str, float]:
     rng = random.Random(_SEED)
-    await complete(port, rng.choices(_IDS, k=arguments.prompt), 8)  # warm
+    await complete(port, _tokens(rng, arguments, arguments.prompt), 8)  # warm
     prompts = [
-        [rng.choices(_IDS, k=arguments.prompt) for _ in range(arguments.requests)]
+        [_tokens(rng, arguments, arguments.prompt) for _ in range(arguments.requests)]
         for _ in range(arguments.clients)
     ]
 
@@ -228,11 +228,11 @@ async def prefix(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[st
     rng = random.Random(_SEED)
     ratios, pairs = [], []
     with ServerProcess(arguments.model, arguments.threads, []) as server:
-        await complete(server.port, rng.choices(_IDS, k=64), 4)  # warm
+        await complete(server.port, _tokens(rng, arguments, 64), 4)  # warm
         for _ in range(arguments.repeats):
-            shared = rng.choices(_IDS, k=arguments.prompt)
+            shared = _tokens(rng, arguments, arguments.prompt)
             ttfts = [
-                (await complete(server.port, shared + rng.choices(_IDS, k=16), 8)).ttft
+                (await complete(server.port, shared + _tokens(rng, arguments, 16), 8)).ttft
                 for _ in range(2)
             ]
             pairs.append([round(1000 * t, 1) for t in ttfts])
@@ -254,11 +254,11 @@ async def arrival(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
     flags = ["--max-num-batched-tokens", str(chunk), "--max-num-seqs", "32", "-c", length]
     flags += ["--no-prefix-caching"]
     with ServerProcess(arguments.model, arguments.threads, flags) as server:
-        prompt = rng.choices(_IDS, k=arguments.prompt)
+        prompt = _tokens(rng, arguments, arguments.prompt)
         await complete(server.port, prompt[:chunk], 4)  # warm
         alone = await complete(server.port, prompt, 1)
         chunk_seconds = await _longest_chunk(server.port, prompt, chunk)
-        prompts = [rng.choices(_IDS, k=16) for _ in range(arguments.clients)]
+        prompts = [_tokens(rng, arguments, 16) for _ in range(arguments.clients)]
         streams = [asyncio.create_task(complete(server.port, p, arguments.new)) for p in prompts]
         await asyncio.sleep(arguments.settle)
         sent = time.perf_counter()
@@ -294,6 +294,11 @@ async def _longest_chunk(port: int, prompt: list[int], chunk: int) -> float:
     return whole.ttft - shorter.ttft
 
 
+def _tokens(rng: random.Random, arguments: argparse.Namespace, n: int) -> list[int]:
+    """A prompt that nobody has sent before; special tokens lie outside of the range."""
+    return rng.choices(range(min(1000, arguments.largest_id // 2), arguments.largest_id), k=n)
+
+
 def _percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -309,6 +314,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-m", "--model", default="smollm2-135m")
     parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("--largest-id", type=int, default=20000, help="of tokens in prompts")
     commands = parser.add_subparsers(dest="command", required=True)
     options: dict[str, dict[str, Any]] = {
         "load": {

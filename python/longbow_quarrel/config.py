@@ -167,6 +167,9 @@ class ServerConfig(_Section):
     drain_timeout: int = Field(
         30, ge=0, description="Seconds that running requests get when the server is stopped."
     )
+    prefix_cache_save_interval: float = Field(
+        60.0, gt=0, description="Seconds between saves of prefix_cache_file, if there is news."
+    )
     cors_origin: str | None = Field(
         None, description="Web origin that may call from a browser; none if unset."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import time
 import urllib.request
 
 import pytest
@@ -61,3 +62,23 @@ def test_misuse_is_one_sentence(cli, llama3, option):
     result = cli("serve", "-m", llama3, *option)
     assert result.code == 2
     assert len(result.err.splitlines()) == 1
+
+
+def test_a_killed_server_leaves_its_prefix_cache(start, llama3, tmp_path):
+    file = tmp_path / "cache"
+    arguments = ("-m", llama3, "--port", 0, "--prefix-cache-file", file)
+    first = start("serve", *arguments, "--prefix-cache-save-interval", "0.1")
+    url = _url(first)
+    body = {"prompt": list(range(5, 105)), "max_tokens": 8, "temperature": 0}
+    answer = json.load(_post(url + "/v1/completions", body))
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    deadline = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)  # it may have been saved while the request was running
+    first.kill()
+    first.wait(30)
+    url = _url(start("serve", *arguments))
+    again = json.load(_post(url + "/v1/completions", body))
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 96
+    assert again["choices"] == answer["choices"]

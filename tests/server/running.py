@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,3 +28,8 @@ class Running:
                 return
             time.sleep(0.01)
         raise AssertionError(f"{stats.n_sequences} sequences hold {stats.n_used_blocks} blocks")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -35,10 +36,13 @@ def create_app(llm: LLM, config: ServerConfig, *, model: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
+        saving = asyncio.create_task(service.keep_saved())
         try:
             yield
         finally:
+            saving.cancel()
             await run_in_threadpool(service.engine.thread.stop)
+            await run_in_threadpool(llm.close)
 
     app = FastAPI(
         title="longbow-quarrel",

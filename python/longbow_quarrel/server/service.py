@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -10,13 +11,15 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from longbow_quarrel.config import ServerConfig
-from longbow_quarrel.errors import ContextLengthError
+from longbow_quarrel.errors import ContextLengthError, QuarrelError
 from longbow_quarrel.llm import LLM
 from longbow_quarrel.sampling import SamplingParams
 from longbow_quarrel.server.answers import Answer, AnswerFactory, error_event
 from longbow_quarrel.server.errors import ClientGoneError, UnknownModelError, describe
 from longbow_quarrel.server.generation import AsyncEngine, Generation
 from longbow_quarrel.telemetry import EngineMetrics
+
+_log = logging.getLogger(__name__)
 
 
 class Service:
@@ -29,11 +32,39 @@ class Service:
     def __init__(self, llm: LLM, config: ServerConfig, name: str) -> None:
         self.llm = llm
         self.name = name
+        self._save_interval_seconds = config.prefix_cache_save_interval
         self.created = int(time.time())
         self.metrics = EngineMetrics(llm.engine, name)
         self.engine = AsyncEngine(
             llm.engine, max_queue=config.max_queue, timeout_seconds=config.request_timeout
         )
+
+    async def keep_saved(self) -> None:
+        """Write the prefix cache again and again, so that a killed server leaves it behind.
+
+        Runs between two steps of the engine, which stands still meanwhile.
+        """
+        path = self.llm.config.prefix_cache_file
+        if path is None:
+            return
+        saved = self._cached_texts()
+        while True:
+            await asyncio.sleep(self._save_interval_seconds)
+            now = self._cached_texts()
+            if now == saved:
+                continue
+            saved = now
+            try:
+                await asyncio.wrap_future(
+                    self.engine.thread.call(lambda: self.llm.save_prefix_cache(path))
+                )
+            except QuarrelError as e:  # a full disk must not end the server
+                _log.error("the prefix cache was not saved: %s", e)
+
+    def _cached_texts(self) -> tuple[int, ...]:
+        """Changes when what is cached does."""
+        stats = self.llm.engine.runner.cache.stats()
+        return stats.n_prefix_queries_tokens, stats.n_cached_blocks, stats.n_evicted_blocks
 
     def check_model(self, name: str | None) -> None:
         """Raises UnknownModelError for any name but that of the model being served."""
