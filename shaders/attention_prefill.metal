@@ -12,9 +12,6 @@
 #include "attention.h"
 #include "kv_tile.h"
 
-// A row of threadgroup memory is padded by this many elements, so that rows lie in other banks.
-constant constexpr uint kPad = 8;
-
 // Where a lane of a simdgroup stands in its eight rows of `width` columns: four lanes per row.
 struct RowPlace {
   uint row;     // of eight
@@ -37,8 +34,9 @@ inline void store_chunk(threadgroup float* to, thread const KVChunk& x) {
   ((threadgroup float4*)to)[1] = x.hi;
 }
 
-// Reads the keys [base, base + n_keys) of K or V, as rows of D + kPad elements. Positions after the
-// last row's, and those whose blocks are gone, become zeros: what is stored there may be anything.
+// Reads the keys [base, base + n_keys) of K or V, as rows of D + kPrefillPad elements. Positions
+// after the last row's, and those whose blocks are gone, become zeros: what is stored there may be
+// anything.
 template <typename M, ushort D>
 inline void load_keys(threadgroup M* to, device const uchar* cache, device const int* blocks,
                       ulong block_bytes, uint type, uint base, uint n_keys, uint last,
@@ -55,7 +53,7 @@ inline void load_keys(threadgroup M* to, device const uchar* cache, device const
     if (block >= 0)
       kv_load_chunk(x, cache + ulong(uint(block)) * block_bytes, type, position % kBlockSize,
                     chunk);
-    store_chunk(to + token * (D + kPad) + chunk * kKVChunk, x);
+    store_chunk(to + token * (D + kPrefillPad) + chunk * kKVChunk, x);
   }
 }
 
@@ -66,7 +64,7 @@ inline void load_query_rows(thread simdgroup_matrix<M, 8, 8>* queries, device co
                             threadgroup M* stage) {
 #pragma unroll
   for (ushort first = 0; first < D; first += kKeys) {
-    threadgroup M* to = stage + place.row * (kKeys + kPad) + place.column;
+    threadgroup M* to = stage + place.row * (kKeys + kPrefillPad) + place.column;
     const bool is_inside = row.is_live && first + place.column < D;
 #pragma unroll
     for (ushort i = 0; i < kKeys / 4; ++i)
@@ -74,7 +72,8 @@ inline void load_query_rows(thread simdgroup_matrix<M, 8, 8>* queries, device co
     simdgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll
     for (ushort i = 0; i < kKeys / 8; ++i)
-      if (first + 8 * i < D) simdgroup_load(queries[first / 8 + i], stage + 8 * i, kKeys + kPad);
+      if (first + 8 * i < D)
+        simdgroup_load(queries[first / 8 + i], stage + 8 * i, kKeys + kPrefillPad);
     simdgroup_barrier(mem_flags::mem_threadgroup);
   }
 }
@@ -122,10 +121,11 @@ inline void write_rows(thread const simdgroup_float8x8* sums, device float* out,
   for (ushort first = 0; first < D; first += kKeys) {
 #pragma unroll
     for (ushort i = 0; i < kKeys / 8; ++i)
-      if (first + 8 * i < D) simdgroup_store(sums[first / 8 + i], stage + 8 * i, kKeys + kPad);
+      if (first + 8 * i < D)
+        simdgroup_store(sums[first / 8 + i], stage + 8 * i, kKeys + kPrefillPad);
     simdgroup_barrier(mem_flags::mem_threadgroup);
     if (row.is_live && first + place.column < D) {
-      threadgroup const float* from = stage + place.row * (kKeys + kPad) + place.column;
+      threadgroup const float* from = stage + place.row * (kKeys + kPrefillPad) + place.column;
       device float* to = out + row.offset + first + place.column;
 #pragma unroll
       for (ushort i = 0; i < kKeys / 4; ++i) to[i] = from[i] / total;
@@ -146,15 +146,14 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
                               uint2 group [[threadgroup_position_in_grid]],
                               uint lane [[thread_index_in_simdgroup]],
                               uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  // What fits into 32 KB with room to spare.
-  constexpr ushort kKeys = D * sizeof(M) > 512 ? 16 : 32;
-  constexpr ushort kStride = D + kPad;
+  constexpr ushort kKeys = attention_prefill_keys(D, sizeof(M));
+  constexpr ushort kStride = D + kPrefillPad;
   threadgroup float4 key_memory[kKeys * kStride * sizeof(M) / 16];
-  threadgroup float4 score_memory[kPrefillRows * (kKeys + kPad) / 4];
-  threadgroup float4 weight_memory[kPrefillRows * (kKeys + kPad) * sizeof(M) / 16];
+  threadgroup float4 score_memory[kPrefillRows * (kKeys + kPrefillPad) / 4];
+  threadgroup float4 weight_memory[kPrefillRows * (kKeys + kPrefillPad) * sizeof(M) / 16];
   threadgroup float4 factor_memory[kAttentionSimdgroups * 16];
   threadgroup M* keys = (threadgroup M*)key_memory;
-  const uint own = simdgroup * 8 * (kKeys + kPad);
+  const uint own = simdgroup * 8 * (kKeys + kPrefillPad);
   threadgroup float* scores = (threadgroup float*)score_memory + own;
   threadgroup M* weights = (threadgroup M*)weight_memory + own;
   threadgroup float* factors = (threadgroup float*)factor_memory + simdgroup * 64;
@@ -209,10 +208,10 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
     }
 #pragma unroll
     for (ushort i = 0; i < kKeys / 8; ++i)
-      simdgroup_store(products[i], scores + 8 * i, kKeys + kPad);
+      simdgroup_store(products[i], scores + 8 * i, kKeys + kPrefillPad);
     simdgroup_barrier(mem_flags::mem_threadgroup);
 
-    const uint at = place.row * (kKeys + kPad) + place.column;
+    const uint at = place.row * (kKeys + kPrefillPad) + place.column;
     const float factor = weigh_row<M, kKeys>(largest, total, scores + at, weights + at, row,
                                              base + place.column, params);
     if (place.column == 0) factors[place.row * 9] = factor;
@@ -230,7 +229,7 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
 #pragma unroll
     for (ushort i = 0; i < kKeys / 8; ++i) {
       simdgroup_matrix<M, 8, 8> weight;
-      simdgroup_load(weight, weights + 8 * i, kKeys + kPad);
+      simdgroup_load(weight, weights + 8 * i, kKeys + kPrefillPad);
 #pragma unroll
       for (ushort d = 0; d < D / 8; ++d) {
         simdgroup_matrix<M, 8, 8> value;

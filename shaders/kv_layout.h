@@ -76,3 +76,18 @@ inline constexpr quarrel_uint kv_scale_offset(quarrel_uint type, quarrel_uint he
          ((token / kKVTileTokens) * kv_scale_groups(head_dim) + group) * 16 +
          token % kKVTileTokens * 2;
 }
+
+// Bytes of one token's K or V of one head.
+inline constexpr quarrel_uint kv_row_bytes(quarrel_uint type, quarrel_uint head_dim) {
+  return kv_head_bytes(type, head_dim, kKVTileTokens) / kKVTileTokens;
+}
+
+// A good kConstantPartition: the fewest rounds whose K and V outweigh a partition's queries and
+// partial sums (12 bytes per element and query head) by 20 to 1.
+inline constexpr quarrel_uint attention_partition(quarrel_uint k_type, quarrel_uint v_type,
+                                                  quarrel_uint head_dim, quarrel_uint group) {
+  return (20 * 12 * group * head_dim /
+              (kv_row_bytes(k_type, head_dim) + kv_row_bytes(v_type, head_dim)) +
+          kAttentionRound - 1) /
+         kAttentionRound * kAttentionRound;
+}

@@ -114,7 +114,8 @@ enum AttentionShape : int {
   kAttentionMaxGroup = 8,
   kAttentionThreads = 128,  // of every threadgroup of the attention kernels and of kv_write
   kAttentionSimdgroups = 4,
-  kPrefillRows = 32,  // (token, query head) pairs of a threadgroup
+  kPrefillRows = 32,      // (token, query head) pairs of a threadgroup
+  kAttentionRound = 512,  // a good kConstantRound; attention_partition() is a multiple of it
 };
 
 // The first position that a query at `position` sees apart from the sinks.
@@ -144,6 +145,26 @@ inline constexpr quarrel_uint attention_decode_memory(quarrel_uint head_dim, qua
   return (group + 3) / 4 * round * 16 > kAttentionSimdgroups * 2 * head_dim * 4
              ? (group + 3) / 4 * round * 16
              : kAttentionSimdgroups * 2 * head_dim * 4;
+}
+
+// Keys of a tile of attention_prefill, whose matrices have elements of `element_bytes`.
+inline constexpr quarrel_uint attention_prefill_keys(quarrel_uint head_dim,
+                                                     quarrel_uint element_bytes) {
+  return head_dim * element_bytes > 512 ? 16 : 32;
+}
+
+// Elements that pad a row of attention_prefill's threadgroup memory, so that rows lie in other
+// banks.
+enum AttentionPadding : int { kPrefillPad = 8 };
+
+// Bytes of attention_prefill's threadgroup memory: keys or values, scores, weights, factors.
+inline constexpr quarrel_uint attention_prefill_memory(quarrel_uint head_dim,
+                                                       quarrel_uint element_bytes) {
+  return attention_prefill_keys(head_dim, element_bytes) * (head_dim + kPrefillPad) *
+             element_bytes +
+         kPrefillRows * (attention_prefill_keys(head_dim, element_bytes) + kPrefillPad) *
+             (4 + element_bytes) +
+         kAttentionSimdgroups * 8 * 8 * 4;
 }
 
 // Buffer indices of rms_norm.
