@@ -2,10 +2,11 @@
 
     python benchmarks/compare_llamacpp.py MODEL.gguf --llamacpp BIN_FOLDER --json out.json
 
-BIN_FOLDER holds llama-bench and llama-batched-bench, built natively. Without it only our side
-runs. Every row is the median of ``--repeat`` rounds after a warm-up, in tokens per second; rounds
-alternate between the two, so that noise of the machine meets both. The limit of decoding is the
-bandwidth measured in the same run over the bytes that one step must read.
+BIN_FOLDER holds llama-bench, llama-batched-bench and llama-completion, built natively. Without it
+only our side runs. Every row is the median of ``--repeat`` rounds after a warm-up, in tokens per
+second; rounds alternate between the two, so that noise of the machine meets both. The row of the
+start is one over the seconds of a whole process, ours with its interpreter. The limit of decoding
+is the bandwidth measured in the same run over the bytes that one step must read.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ BLOCK_SIZE = 16
 PROMPT = 512  # tokens of a prefill row
 BATCH_PROMPT = 128  # tokens before every sequence of a batched row
 KV_TYPE = "F16"
+START_PROMPT = "The cat sat on the"
 
 Ids = npt.NDArray[np.int32]
 
@@ -39,7 +41,7 @@ class Work:
     """One row: ``n_tokens`` computed after ``depth`` others, for ``batch`` sequences."""
 
     name: str
-    kind: str  # "prefill" or "decode"
+    kind: str  # "prefill", "decode" or "start"
     n_tokens: int
     depth: int = 0
     batch: int = 1
@@ -62,6 +64,7 @@ class Ours:
     """The model on the CPU device, driven step by step."""
 
     def __init__(self, path: Path, n_threads: int, capacity: int, isa: str) -> None:
+        self._arguments = ["-m", str(path), "-t", str(n_threads)]
         started = time.perf_counter()
         parameters, self.program = models.record(_core.GGUFFile(str(path)))
         self.vocab_size = parameters.vocab_size
@@ -96,6 +99,9 @@ class Ours:
 
     def measure(self, work: Work) -> tuple[float, str]:
         """Tokens per second and a hash of the last logits."""
+        if work.kind == "start":
+            command = [sys.executable, "-m", "longbow_quarrel.cli", "generate", START_PROMPT]
+            return start_speed([*command, *self._arguments, "-n", "1", "--temp", "0"]), "-"
         random = np.random.default_rng(0)
         total = work.depth + work.n_tokens
 
@@ -122,6 +128,35 @@ class Ours:
         return int(self.program.weight_bytes + work.batch * tokens * self.kv_bytes_per_token)
 
 
+def start_speed(command: list[str]) -> float:
+    """One over the seconds that a process takes which generates one token."""
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return 1 / (time.perf_counter() - started)
+
+
+RESIDENT = """
+import json, sys
+from longbow_quarrel import LLM, EngineConfig, SamplingParams
+config = EngineConfig(n_threads=int(sys.argv[2]), context_length=1024, max_num_seqs=1)
+llm = LLM(sys.argv[1], config=config)
+prompt = [5 + i % 100 for i in range(1000)]
+llm.generate([prompt], SamplingParams(max_tokens=16, ignore_eos=True))
+resident = next(x for x in open("/proc/self/status") if x.startswith("VmRSS")).split()[1]
+kinds = llm.stats()["memory"]["by_kind"]
+print(json.dumps({"resident_bytes": int(resident) * 1024, **kinds}))
+"""
+
+
+def resident_memory(model: Path, n_threads: int) -> dict[str, int]:
+    """What a process holds whose KV cache is full, and what the ledger says of it, in bytes."""
+    command = [sys.executable, "-c", RESIDENT, str(model), str(n_threads)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    memory: dict[str, int] = json.loads(out)
+    memory["beyond_weights_and_kv"] = memory["resident_bytes"] - memory["weights"] - memory["kv"]
+    return memory
+
+
 class LlamaCpp:
     """llama.cpp's own benchmarks."""
 
@@ -135,6 +170,9 @@ class LlamaCpp:
 
     def measure(self, work: Work) -> float:
         n = str(work.n_tokens)
+        if work.kind == "start":
+            command = [str(self._folder / "llama-completion"), *self._common, "-p", START_PROMPT]
+            return start_speed([*command, "-n", "1", "-no-cnv", "--temp", "0"])
         if work.batch > 1:
             context = str(work.batch * (work.depth + work.n_tokens))
             lines = self._run(
@@ -160,14 +198,15 @@ def memory_bandwidth(n_threads: int, mebibytes: int = 256) -> float:
     return best
 
 
-def plan(depth: int, n_decode: int, prompt: int) -> list[Work]:
+def plan(depths: list[int], n_decode: int, prompt: int) -> list[Work]:
     """The rows of the comparison."""
     rows = [
+        Work("process start to first token", "start", 1),
         Work(f"prefill {prompt}", "prefill", prompt),
         Work(f"decode {n_decode}", "decode", n_decode),
         Work(f"batched decode, 16 x {n_decode // 4}", "decode", n_decode // 4, BATCH_PROMPT, 16),
     ]
-    if depth:
+    for depth in depths:
         rows += [
             Work(f"decode at depth {depth}", "decode", n_decode // 4, depth),
             Work(f"prefill {prompt} at depth {depth}", "prefill", prompt, depth),
@@ -221,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--llamacpp", type=Path, help="folder of llama.cpp's binaries")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--depth", type=int, default=4096, help="0: no rows at depth")
+    parser.add_argument("--depth", type=int, nargs="*", default=[4096], help="tokens, any number")
     parser.add_argument("--decode", type=int, default=128, help="tokens of the decode row")
     parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of a prefill row")
     parser.add_argument("--isa", default="auto", help="instruction set of our side")
@@ -235,9 +274,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.llamacpp is not None:
         theirs = LlamaCpp(options.llamacpp, options.model, options.threads)
     bandwidth = memory_bandwidth(options.threads)
+    memory = resident_memory(options.model, options.threads)
     print(
         f"{options.model.name}, {options.threads} threads, {ours.isa}, "
-        f"{bandwidth / 1e9:.1f} GB/s, loaded in {ours.load_seconds:.2f} s"
+        f"{bandwidth / 1e9:.1f} GB/s, loaded in {ours.load_seconds:.2f} s, resident memory beyond "
+        f"weights and KV cache {memory['beyond_weights_and_kv'] / 1e6:.0f} MB"
     )
     print(
         f"{'tokens/s':32} {'ours':>9} {'llama.cpp':>9} {'ratio':>6} {'limit':>9} {'share':>6}  hash"
@@ -250,6 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
             "isa": ours.isa,
             "bandwidth_bytes_per_second": bandwidth,
             "load_seconds": ours.load_seconds,
+            "memory": memory,
             "rows": [asdict(row) for row in rows],
         }
         options.json.write_text(json.dumps(record, indent=2) + "\n")

@@ -19,4 +19,7 @@ def test_our_side(tiny_model_path: Callable[[str], Path], tmp_path: Path) -> Non
     record = json.loads(out.read_text())
     assert [row["work"]["kind"] for row in record["rows"]].count("decode") == 3
     assert all(row["ours"] > 0 for row in record["rows"])
-    assert all(len(row["output_hash"]) == 12 for row in record["rows"])
+    assert all(
+        len(row["output_hash"]) == 12 for row in record["rows"] if row["work"]["kind"] != "start"
+    )
+    assert record["memory"]["resident_bytes"] > record["memory"]["weights"]
