@@ -46,22 +46,20 @@ void multiply_tokens(const LinearArgs& a, const typename W::Type* tile, const fl
 template <class W>
 void multiply(const LinearArgs& a, const LinearItem& item) {
   const std::size_t tile_bytes = packed_tile_bytes(a.dtype, a.n_in);
-  for (std::size_t i = item.first_tile; i < item.first_tile + item.n_tiles; ++i) {
-    const auto* tile = reinterpret_cast<const typename W::Type*>(a.packed + i * tile_bytes);
-    const std::size_t at = i * kTileOutputs;
-    const std::size_t n = a.n_out - at < kLanes ? a.n_out - at : kLanes;
-    F32x16 bias = broadcast(0.0f);
-    if (a.bias != nullptr)
-      bias = n == kLanes ? load(a.bias + at) : load_partial(a.bias + at, static_cast<int>(n));
-    const float* x = a.x + item.first_token * a.n_in;
-    float* y = a.y + item.first_token * a.n_out + at;
-    std::size_t left = item.n_tokens;
-    for (; left >= 8; left -= 8, x += 8 * a.n_in, y += 8 * a.n_out)
-      multiply_tokens<W, 8>(a, tile, x, y, bias, n);
-    for (; left >= 2; left -= 2, x += 2 * a.n_in, y += 2 * a.n_out)
-      multiply_tokens<W, 2>(a, tile, x, y, bias, n);
-    if (left > 0) multiply_tokens<W, 1>(a, tile, x, y, bias, n);
-  }
+  const auto* tile = reinterpret_cast<const typename W::Type*>(a.packed + item.tile * tile_bytes);
+  const std::size_t at = item.tile * kTileOutputs;
+  const std::size_t n = a.n_out - at < kLanes ? a.n_out - at : kLanes;
+  F32x16 bias = broadcast(0.0f);
+  if (a.bias != nullptr)
+    bias = n == kLanes ? load(a.bias + at) : load_partial(a.bias + at, static_cast<int>(n));
+  const float* x = a.x + item.first_token * a.n_in;
+  float* y = a.y + item.first_token * a.n_out + at;
+  std::size_t left = item.n_tokens;
+  for (; left >= 8; left -= 8, x += 8 * a.n_in, y += 8 * a.n_out)
+    multiply_tokens<W, 8>(a, tile, x, y, bias, n);
+  for (; left >= 2; left -= 2, x += 2 * a.n_in, y += 2 * a.n_out)
+    multiply_tokens<W, 2>(a, tile, x, y, bias, n);
+  if (left > 0) multiply_tokens<W, 1>(a, tile, x, y, bias, n);
 }
 
 }  // namespace
