@@ -46,8 +46,8 @@ ThreadPool::ThreadPool(int n_threads) {
 
 ThreadPool::~ThreadPool() {
   stop_.store(true, std::memory_order_relaxed);
-  epoch_.fetch_add(1, std::memory_order_release);
-  epoch_.notify_all();
+  state_.fetch_add(kOneLoop, std::memory_order_release);
+  state_.notify_all();
   for (auto& worker : workers_) worker.join();
 }
 
@@ -75,26 +75,30 @@ void ThreadPool::run(std::size_t n_items, const void* body, Invoke invoke) {
     ranges_[i].next.store(n_items * i / n, std::memory_order_relaxed);
     ranges_[i].end = n_items * (i + 1) / n;
   }
-  n_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  epoch_.fetch_add(1, std::memory_order_release);
-  epoch_.notify_all();
+  const std::uint32_t before = state_.load(std::memory_order_relaxed);
+  state_.store((loop_of(before) + 1) * kOneLoop, std::memory_order_release);
+  state_.notify_all();
   claim_items(0);
-  for (int busy = n_busy_.load(std::memory_order_acquire); busy != 0;
-       busy = n_busy_.load(std::memory_order_acquire)) {
-    wait_while_equal(n_busy_, busy);
+  std::uint32_t now = state_.fetch_or(kClosed, std::memory_order_acq_rel) | kClosed;
+  while ((now & kJoined) != 0) {
+    wait_while_equal(state_, now);
+    now = state_.load(std::memory_order_acquire);
   }
 }
 
 void ThreadPool::work(int thread) {
-  std::uint32_t seen = 0;
+  std::uint32_t last = 0;  // the first loop is number 1
   for (;;) {
-    wait_while_equal(epoch_, seen);
-    const std::uint32_t now = epoch_.load(std::memory_order_acquire);
-    if (now == seen) continue;  // a spurious wake-up
-    seen = now;
+    std::uint32_t now = state_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_relaxed)) return;
+    if ((now & kClosed) != 0 || loop_of(now) == last) {
+      wait_while_equal(state_, now);
+      continue;
+    }
+    if (!state_.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
+    last = loop_of(now);
     claim_items(thread);
-    if (n_busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) n_busy_.notify_one();
+    if (((state_.fetch_sub(1, std::memory_order_acq_rel) - 1) & kJoined) == 0) state_.notify_all();
   }
 }
 

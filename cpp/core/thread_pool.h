@@ -11,8 +11,10 @@
 namespace quarrel {
 
 // Loops run on the calling thread and n_threads - 1 workers. Every thread starts on a run of items
-// of its own, so that it streams through memory, and takes from the others when that is done. Who
-// runs an item never changes a result: each computes its outputs alone and in a fixed order.
+// of its own, so that it streams through memory, and takes from the others when that is done. A
+// loop waits for no worker that has not yet begun on it, so that one which the system has put
+// aside costs its share and no more. Who runs an item never changes a result: each computes its
+// outputs alone and in a fixed order.
 // Not reentrant: one caller at a time, no parallel_for inside an item. Items must not throw.
 class ThreadPool {
  public:
@@ -37,6 +39,11 @@ class ThreadPool {
   void work(int thread);
   void claim_items(int thread);
 
+  static constexpr std::uint32_t kClosed = 1u << 16;
+  static constexpr std::uint32_t kJoined = kClosed - 1;    // mask
+  static constexpr std::uint32_t kOneLoop = kClosed << 1;  // wraps around, which harms nothing
+  static constexpr std::uint32_t loop_of(std::uint32_t state) { return state / kOneLoop; }
+
   // The items of one thread that nobody has claimed yet.
   struct alignas(64) Range {
     std::atomic<std::size_t> next{0};
@@ -45,13 +52,13 @@ class ThreadPool {
 
   std::vector<std::thread> workers_;
 
-  // The current loop; written before epoch_ moves on, read by workers after they see it move.
+  // The current loop; written before state_ opens it, read by workers after they have joined it.
   const void* body_ = nullptr;
   Invoke invoke_ = nullptr;
   std::unique_ptr<Range[]> ranges_;  // [n_threads]
 
-  alignas(64) std::atomic<std::uint32_t> epoch_{0};
-  alignas(64) std::atomic<int> n_busy_{0};
+  // The number of the current loop, whether it is closed to workers, and how many are in it.
+  alignas(64) std::atomic<std::uint32_t> state_{kClosed};
   std::atomic<bool> stop_{false};
 };
 
