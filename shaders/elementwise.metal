@@ -1,5 +1,6 @@
 // Ops that treat every element alike. A thread has four of them.
 // grid: threads (ceil(n / 4)), rounded up; threadgroups of any width.
+#include "activations.h"
 #include "common.h"
 #include "params.h"
 
@@ -54,19 +55,15 @@ kernel void silu_mul(device const float* x [[buffer(kElementwiseX)]],
                      constant ElementwiseParams& params [[buffer(kElementwiseParams)]],
                      uint index [[thread_position_in_grid]]) {
   const uint i = 4 * index, n = params.n;
-  const float4 gate = load4(x, i, n);
-  store4(out, i, n, gate / (1.0f + precise::exp(-gate)) * load4(y, i, n));
+  store4(out, i, n, silu(load4(x, i, n)) * load4(y, i, n));
 }
 
-// gelu(x) * y, with the tanh approximation (Hendrycks and Gimpel, "Gaussian Error Linear Units",
-// 2016)
+// gelu(x) * y
 kernel void gelu_mul(device const float* x [[buffer(kElementwiseX)]],
                      device const float* y [[buffer(kElementwiseY)]],
                      device float* out [[buffer(kElementwiseOut)]],
                      constant ElementwiseParams& params [[buffer(kElementwiseParams)]],
                      uint index [[thread_position_in_grid]]) {
   const uint i = 4 * index, n = params.n;
-  const float4 gate = load4(x, i, n);
-  const float4 inner = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
-  store4(out, i, n, 0.5f * gate * (1.0f + precise::tanh(inner)) * load4(y, i, n));
+  store4(out, i, n, gelu(load4(x, i, n)) * load4(y, i, n));
 }

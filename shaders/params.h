@@ -249,8 +249,11 @@ static_assert(sizeof(SelectRowsParams) == 4, "SelectRowsParams: host and shader 
 enum LinearConstant : int {
   kLinearHasBias = 16,        // bool
   kLinearHasResidual = 17,    // bool
-  kLinearTokensPerPass = 18,  // uint, linear_decode alone: 1 to kLinearMaxTokensPerPass
+  kLinearTokensPerPass = 18,  // uint, linear_decode and linear_gated: 1 to kLinearMaxTokensPerPass
+  kLinearActivation = 19,     // uint, linear_gated alone: a GatedActivation
 };
+
+enum GatedActivation : int { kActivationSilu = 0, kActivationGelu = 1 };
 
 // Buffer indices of linear_decode and linear_prefill. Where a function constant says that the bias
 // or the residual is not there, any buffer may stand in its place.
@@ -262,6 +265,16 @@ enum LinearBuffer : int {
   kLinearOut = 4,       // [.., n_rows] float
   kLinearTokens = 5,    // [n_tokens] uint: the rows of x, residual and out that take part
   kLinearParams = 6,
+};
+
+// Buffer indices of linear_gated; rows as LinearBuffer says.
+enum GatedBuffer : int {
+  kGatedX = 0,
+  kGatedGate = 1,
+  kGatedUp = 2,
+  kGatedOut = 3,
+  kGatedTokens = 4,
+  kGatedParams = 5,  // LinearParams; residual_scale is not used
 };
 
 // out = residual + residual_scale * (x W^T + bias); without a residual out = x W^T + bias.
@@ -277,7 +290,7 @@ enum LinearShape : int {
   kLinearThreads = 128,  // of every threadgroup
   kLinearSimdgroups = 4,
   kLinearDecodeRows = 16,  // rows of W of a linear_decode threadgroup
-  kLinearMaxTokensPerPass = 8,
+  kLinearMaxTokensPerPass = 4,
   kLinearPrefillRows = 64,  // rows of W and tokens of a linear_prefill threadgroup
   kLinearPrefillTokens = 32,
 };

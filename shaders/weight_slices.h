@@ -267,9 +267,9 @@ inline Slice<BlockQ3_K> load_slice(device const BlockQ3_K* row, uint slice) {
 inline float4 k_scales(uint4 header, uint pair) {
   const bool later = pair >= 2;
   const uint scales =
-      later ? (header.w & 0x0f0f0f0f) | (header.y >> 2 & 0x30303030) : header.y & 0x3f3f3f3f;
-  const uint minimums =
-      later ? (header.w >> 4 & 0x0f0f0f0f) | (header.z >> 2 & 0x30303030) : header.z & 0x3f3f3f3f;
+      select(header.y & 0x3f3f3f3f, (header.w & 0x0f0f0f0f) | (header.y >> 2 & 0x30303030), later);
+  const uint minimums = select(header.z & 0x3f3f3f3f,
+                               (header.w >> 4 & 0x0f0f0f0f) | (header.z >> 2 & 0x30303030), later);
   const uint shift = pair % 2 * 16;
   const float2 super_scales = float2(as_type<half2>(header.x));
   return float4(super_scales.x * float(scales >> shift & 0xff),

@@ -1,4 +1,4 @@
-"""linear_decode and linear_prefill against the NumPy oracle, and a row's bits in any company."""
+"""linear_decode, _prefill and _gated against the NumPy oracle; a row's bits in any company."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from metal_rig.weights import TYPES, Weights, block_elements, random_weights
 PACKAGES = toolchain.MSL_PACKAGES
 PHASES = ("decode", "prefill")
 # Function constants and shapes of params.h.
-HAS_BIAS, HAS_RESIDUAL, TOKENS_PER_PASS = 16, 17, 18
+HAS_BIAS, HAS_RESIDUAL, TOKENS_PER_PASS, ACTIVATION = 16, 17, 18, 19
+ACTIVATIONS = ("silu", "gelu")
 THREADS = 128
 DECODE_ROWS, PREFILL_ROWS, PREFILL_TOKENS = 16, 64, 32
 
@@ -139,7 +140,7 @@ def test_a_row_s_bits_do_not_depend_on_the_others(phase: str, dtype: Type) -> No
     """Alone, among all, in any place, in any order, for any number of tokens per pass."""
     n_tokens = 9 if phase == "decode" else 34
     case = make_case(dtype, n_tokens, 17, max(64, block_elements(dtype)))
-    together = run_linear(phase, case, tokens_per_pass=8)
+    together = run_linear(phase, case, tokens_per_pass=4)
     for tokens in ([0], [8], [8, 3, 5], list(range(n_tokens - 1, -1, -1))):
         for tokens_per_pass in (1, 3) if phase == "decode" else (0,):
             got = run_linear(phase, case, tokens=tokens, tokens_per_pass=tokens_per_pass)
@@ -153,3 +154,48 @@ def test_threadgroups_write_apart(phase: str) -> None:
     case = make_case(Type.Q5_0, 9, 70, 64)
     got = run_linear(phase, case, order="both", check_accesses=True)
     check(case, got, reference.linear(case.x, case.weights.values))
+
+
+def run_gated(gate: Case, up: Case, activation: str, tokens: list[int]) -> Floats:
+    n_rows, n_cols = gate.weights.values.shape
+    out = np.full((len(gate.x), n_rows), np.nan, np.float32)
+    constants: dict[int, np.generic] = {
+        TOKENS_PER_PASS: np.uint32(4),
+        ACTIVATION: np.uint32(ACTIVATIONS.index(activation)),
+    }
+    chosen = np.array(tokens, np.uint32)
+    params = struct.pack("IIIf", len(tokens), n_rows, n_cols, 0.0)
+    run_kernel(
+        Library(shader_source(SHADERS / "linear_gated.metal"), constants),
+        f"linear_gated_{gate.dtype.name}",
+        [gate.x, gate.weights.blocks, up.weights.blocks, out, chosen, params],
+        threadgroups=[-(-len(tokens) // 4), -(-n_rows // DECODE_ROWS)],
+        threads=[THREADS],
+    )
+    return out
+
+
+def activated(gate: Floats, up: Floats, activation: str) -> Floats:
+    out = np.full_like(gate, np.nan)
+    run_kernel(
+        Library(shader_source(SHADERS / "elementwise.metal")),
+        f"{activation}_mul",
+        [gate, up, out, struct.pack("If", gate.size, 0.0)],
+        threadgroups=[-(-gate.size // 128)],
+        threads=[32],
+    )
+    return out
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", TYPES, ids=lambda t: t.name)
+def test_gated_is_two_linears_and_an_activation(dtype: Type, activation: str) -> None:
+    """Bit for bit; the parts are compared with the oracle elsewhere."""
+    n_cols = max(64, block_elements(dtype))
+    gate = make_case(dtype, 6, 18, n_cols)
+    up = Case(dtype, random_weights(dtype, 18, n_cols, 7), gate.x, gate.bias, gate.residual)
+    tokens = [5, 1, 0, 2, 3]
+    got = run_gated(gate, up, activation, tokens)
+    expected = activated(run_linear("decode", gate), run_linear("decode", up), activation)
+    np.testing.assert_array_equal(got[tokens], expected[tokens])
+    assert np.isnan(got[4]).all()
