@@ -25,14 +25,8 @@ struct QueryRow {
   ulong offset;  // in q and out, elements
 };
 
-inline void store_chunk(threadgroup half* to, thread const KVChunk& x) {
-  ((threadgroup half4*)to)[0] = half4(x.lo);
-  ((threadgroup half4*)to)[1] = half4(x.hi);
-}
-inline void store_chunk(threadgroup float* to, thread const KVChunk& x) {
-  ((threadgroup float4*)to)[0] = x.lo;
-  ((threadgroup float4*)to)[1] = x.hi;
-}
+inline void store4(threadgroup half* to, float4 x) { *(threadgroup half4*)to = half4(x); }
+inline void store4(threadgroup float* to, float4 x) { *(threadgroup float4*)to = x; }
 
 // Reads the keys [base, base + n_keys) of K or V, as rows of D + kPrefillPad elements. Positions
 // after the last row's, and those whose blocks are gone, become zeros: what is stored there may be
@@ -53,11 +47,14 @@ inline void load_keys(threadgroup M* to, device const uchar* cache, device const
     if (block >= 0)
       kv_load_chunk(x, cache + ulong(uint(block)) * block_bytes, type, position % kBlockSize,
                     chunk);
-    store_chunk(to + token * (D + kPrefillPad) + chunk * kKVChunk, x);
+    threadgroup M* row = to + token * (D + kPrefillPad) + chunk * kKVChunk;
+    store4(row, x.lo);
+    store4(row + 4, x.hi);
   }
 }
 
-// The simdgroup's eight rows of queries, in units of log2(e), by way of threadgroup memory.
+// The simdgroup's eight rows of queries as columns, in units of log2(e), by way of threadgroup
+// memory. Columns, so that the keys of a product are read row by row.
 template <typename M, ushort D, ushort kKeys>
 inline void load_query_rows(thread simdgroup_matrix<M, 8, 8>* queries, device const float* q,
                             thread const QueryRow& row, thread const RowPlace& place, float scale,
@@ -67,13 +64,16 @@ inline void load_query_rows(thread simdgroup_matrix<M, 8, 8>* queries, device co
     threadgroup M* to = stage + place.row * (kKeys + kPrefillPad) + place.column;
     const bool is_inside = row.is_live && first + place.column < D;
 #pragma unroll
-    for (ushort i = 0; i < kKeys / 4; ++i)
-      to[i] = M(is_inside ? q[row.offset + first + place.column + i] * scale : 0.0f);
+    for (ushort i = 0; i < kKeys / 4; i += 4) {
+      float4 x = float4(0);
+      if (is_inside) x = *(device const float4*)(q + row.offset + first + place.column + i) * scale;
+      store4(to + i, x);
+    }
     simdgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll
     for (ushort i = 0; i < kKeys / 8; ++i)
       if (first + 8 * i < D)
-        simdgroup_load(queries[first / 8 + i], stage + 8 * i, kKeys + kPrefillPad);
+        simdgroup_load(queries[first / 8 + i], stage + 8 * i, kKeys + kPrefillPad, ulong2(0), true);
     simdgroup_barrier(mem_flags::mem_threadgroup);
   }
 }
@@ -125,10 +125,11 @@ inline void write_rows(thread const simdgroup_float8x8* sums, device float* out,
         simdgroup_store(sums[first / 8 + i], stage + 8 * i, kKeys + kPrefillPad);
     simdgroup_barrier(mem_flags::mem_threadgroup);
     if (row.is_live && first + place.column < D) {
-      threadgroup const float* from = stage + place.row * (kKeys + kPrefillPad) + place.column;
-      device float* to = out + row.offset + first + place.column;
+      threadgroup const float4* from =
+          (threadgroup const float4*)(stage + place.row * (kKeys + kPrefillPad) + place.column);
+      device float4* to = (device float4*)(out + row.offset + first + place.column);
 #pragma unroll
-      for (ushort i = 0; i < kKeys / 4; ++i) to[i] = from[i] / total;
+      for (ushort i = 0; i < kKeys / 16; ++i) to[i] = from[i] / total;
     }
     simdgroup_barrier(mem_flags::mem_threadgroup);
   }
@@ -202,13 +203,13 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
 #pragma unroll
       for (ushort i = 0; i < kKeys / 8; ++i) {
         simdgroup_matrix<M, 8, 8> key;
-        simdgroup_load(key, keys + 8 * i * kStride + 8 * d, kStride, ulong2(0), true);
-        simdgroup_multiply_accumulate(products[i], queries[d], key, products[i]);
+        simdgroup_load(key, keys + 8 * i * kStride + 8 * d, kStride);
+        simdgroup_multiply_accumulate(products[i], key, queries[d], products[i]);
       }
     }
 #pragma unroll
     for (ushort i = 0; i < kKeys / 8; ++i)
-      simdgroup_store(products[i], scores + 8 * i, kKeys + kPrefillPad);
+      simdgroup_store(products[i], scores + 8 * i, kKeys + kPrefillPad, ulong2(0), true);
     simdgroup_barrier(mem_flags::mem_threadgroup);
 
     const uint at = place.row * (kKeys + kPrefillPad) + place.column;
