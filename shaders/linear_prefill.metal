@@ -14,9 +14,9 @@
 
 constant constexpr uint kTileRows = kLinearPrefillRows;
 constant constexpr uint kTileTokens = kLinearPrefillTokens;
-constant constexpr uint kDepth = 32;  // columns in threadgroup memory at a time
-// Floats from one row of a tile to the next: the eight rows of a matrix lie in different banks.
-constant constexpr uint kStride = kDepth + 8;
+constant constexpr uint kDepth = kLinearPrefillDepth;
+constant constexpr uint kStride = kDepth + 8;  // floats from one row of a tile to the next
+static_assert((kTileRows + kTileTokens) * kStride * 4 == linear_prefill_memory(), "params.h");
 constant constexpr uint kOutStride = kTileRows + 8;
 static_assert(kTileTokens * kOutStride <= kTileRows * kStride, "results take the place of weights");
 

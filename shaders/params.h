@@ -293,7 +293,14 @@ enum LinearShape : int {
   kLinearMaxTokensPerPass = 4,
   kLinearPrefillRows = 64,  // rows of W and tokens of a linear_prefill threadgroup
   kLinearPrefillTokens = 32,
+  kLinearPrefillDepth = 32,  // columns of W and of x in its threadgroup memory at a time
 };
+
+// Bytes of linear_prefill's threadgroup memory: rows of W and tokens, each with a gap of eight
+// floats behind it, so that the eight rows of a matrix lie in different banks.
+inline constexpr quarrel_uint linear_prefill_memory() {
+  return (kLinearPrefillRows + kLinearPrefillTokens) * (kLinearPrefillDepth + 8) * 4;
+}
 
 // Buffer indices of argmax.
 enum ArgmaxBuffer : int {
