@@ -90,12 +90,14 @@ void bind_sequence(nb::module_& m) {
       .def(
           "__init__",
           [](SequenceSnapshot* self, KVCache& cache, BlockStore& store, std::int64_t sequence,
-             const Vector<TokenId>& tokens, MemoryLedger& ledger) {
-            new (self)
-                SequenceSnapshot(cache, store, SequenceId{sequence}, as_span(tokens), ledger);
+             const Vector<TokenId>& tokens, MemoryLedger& ledger, bool whole) {
+            new (self) SequenceSnapshot(cache, store, SequenceId{sequence}, as_span(tokens), ledger,
+                                        whole);
           },
-          "cache"_a, "store"_a, "sequence"_a, "tokens"_a, "ledger"_a,
-          "Of a live sequence; tokens: its committed ones, int32.")
+          "cache"_a, "store"_a, "sequence"_a, "tokens"_a, "ledger"_a, "whole"_a = false,
+          "Of a live sequence; tokens: its committed ones, int32. whole: with what the cache "
+          "still\n"
+          "has of it outside its windows, so that a resume can go back.")
       .def_static(
           "load",
           [](const std::string& path, const KVCache& cache, const BlockStore& store,

@@ -124,8 +124,9 @@ class KVCache {
   virtual std::vector<BlockFill> adopt(const CachedTexts& texts);
   // All was filled, or what adopt() made findable is given up again.
   virtual void settle(bool filled);
-  // A new sequence with the text of a chain, whose blocks cover what its next token sees. The
-  // caller fills them at once. Blocks that the cache holds already are shared where it can share.
+  // A new sequence with the text of a chain, whose blocks cover what its next token sees; where
+  // there is room to spare, others of its text become findable. The caller fills them at once.
+  // Blocks that the cache holds already are shared where it can share.
   virtual Restored restore(const CachedTexts& chain, std::size_t max_tokens);
 
   virtual CacheStats stats() const = 0;

@@ -98,6 +98,8 @@ class PagedCache : public KVCache {
   void share_cached(Sequence& sequence);
   bool has_room_for_missing(const Sequence& sequence) const;
   std::vector<BlockFill> take_missing(Sequence& sequence);
+  void cache_outside_windows(const Sequence& sequence, const CachedTexts& chain,
+                             std::vector<BlockFill>& fills);
 
   void check_sequence(const Sequence& sequence) const;
 

@@ -196,6 +196,20 @@ std::vector<BlockFill> PagedCache::take_missing(Sequence& sequence) {
   return fills;
 }
 
+// From the tail backwards, as a trim would want them back. Into free blocks only.
+void PagedCache::cache_outside_windows(const Sequence& sequence, const CachedTexts& chain,
+                                       std::vector<BlockFill>& fills) {
+  for (std::size_t g = 0; g < pools_.size(); ++g)
+    for (std::size_t b = sequence.path.size(); b-- > 0 && pools_[g].n_free() > 0;) {
+      const NodeId node = sequence.path[b];
+      if (chain.block(b, g) == kNoBlock || index_.block(node, g) != kNoBlock) continue;
+      const BlockId block = pools_[g].take();
+      pools_[g].publish(block, node);
+      pools_[g].drop(block);
+      fills.push_back({b, g, block});
+    }
+}
+
 Restored PagedCache::restore(const CachedTexts& chain, std::size_t max_tokens) {
   check_restorable(chain);
   Sequence fresh;
@@ -218,6 +232,7 @@ Restored PagedCache::restore(const CachedTexts& chain, std::size_t max_tokens) {
     Sequence& sequence = live(id);
     if (has_room_for_missing(sequence)) {
       auto fills = take_missing(sequence);
+      cache_outside_windows(sequence, chain, fills);
       publish_stats();
       return {{true, ""}, id, std::move(fills)};
     }

@@ -56,6 +56,20 @@ std::size_t n_tokens_of(const std::vector<BlockFill>& fills, const CachedTexts& 
   return n;
 }
 
+// Blocks of the chain that only the cache's own copy of its text has.
+void add_missing(CachedTexts& chain, const CachedTexts& cached) {
+  std::int32_t before = CachedTexts::kNoParent;
+  std::size_t b = 0;
+  for (std::size_t at = 0; at < cached.size() && b < chain.size(); ++at) {
+    if (cached.parents[at] != before || !std::ranges::equal(cached.text(at), chain.text(b)))
+      continue;
+    for (std::size_t g = 0; g < chain.n_groups; ++g)
+      if (chain.block(b, g) == kNoBlock) chain.set_block(b, g, cached.block(at, g));
+    before = static_cast<std::int32_t>(at);
+    ++b;
+  }
+}
+
 }  // namespace
 
 SnapshotFigures save_prefix_cache(const std::string& path, KVCache& cache, BlockStore& store,
@@ -103,7 +117,8 @@ SnapshotFigures load_prefix_cache(std::unique_ptr<ByteSource> source, KVCache& c
 }
 
 SequenceSnapshot::SequenceSnapshot(KVCache& cache, BlockStore& store, SequenceId sequence,
-                                   std::span<const TokenId> tokens, MemoryLedger& ledger)
+                                   std::span<const TokenId> tokens, MemoryLedger& ledger,
+                                   bool whole)
     : chain_{cache.block_size(), cache.n_groups(), {}, {}, {}, {}} {
   const SequenceView view = cache.view(sequence);
   if (view.n_tokens != tokens.size())
@@ -111,6 +126,7 @@ SequenceSnapshot::SequenceSnapshot(KVCache& cache, BlockStore& store, SequenceId
                           " tokens, got " + std::to_string(tokens.size()));
   do_copies(cache, store);
   chain_.add_chain(tokens, view.block_tables);
+  if (whole) add_missing(chain_, cache.cached_texts());
   fill(ledger, store, [&](std::size_t at, std::size_t group, std::span<std::byte> out) {
     store.read_block(group, chain_.block(at, group), out);
   });

@@ -40,10 +40,11 @@ SnapshotFigures load_prefix_cache(std::unique_ptr<ByteSource> source, KVCache& c
 // K and V of one text, outside the cache. Its bytes are charged to the ledger as snapshots.
 class SequenceSnapshot {
  public:
-  // tokens: those of the sequence, [n_tokens]. Throws InvalidArgument if their number is not that
-  // of the sequence, OutOfMemoryError if the ledger refuses.
+  // tokens: those of the sequence, [n_tokens]. whole: with what the cache still has of the text
+  // outside its windows, so that a resume can go back. Throws InvalidArgument if the number of
+  // tokens is not that of the sequence, OutOfMemoryError if the ledger refuses.
   SequenceSnapshot(KVCache& cache, BlockStore& store, SequenceId sequence,
-                   std::span<const TokenId> tokens, MemoryLedger& ledger);
+                   std::span<const TokenId> tokens, MemoryLedger& ledger, bool whole = false);
   // From a file. Throws SnapshotError or OutOfMemoryError.
   SequenceSnapshot(const std::string& path, const KVCache& cache, const BlockStore& store,
                    const SnapshotIdentity& identity, MemoryLedger& ledger);

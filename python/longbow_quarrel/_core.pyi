@@ -402,8 +402,11 @@ class SequenceSnapshot:
     K and V of one text, outside the cache, charged to the ledger as snapshots for as long as it lives.
     """
 
-    def __init__(self, cache: KVCache, store: BlockStore, sequence: int, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], ledger: MemoryLedger) -> None:
-        """Of a live sequence; tokens: its committed ones, int32."""
+    def __init__(self, cache: KVCache, store: BlockStore, sequence: int, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], ledger: MemoryLedger, whole: bool = False) -> None:
+        """
+        Of a live sequence; tokens: its committed ones, int32. whole: with what the cache still
+        has of it outside its windows, so that a resume can go back.
+        """
 
     @staticmethod
     def load(path: str, cache: KVCache, store: BlockStore, identity: Sequence[tuple[str, str]], ledger: MemoryLedger) -> SequenceSnapshot: ...

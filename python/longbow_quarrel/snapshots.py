@@ -101,15 +101,22 @@ class Snapshots:
         """
         return _core.load_prefix_cache(str(path), *self._reusable(), self.identity)
 
-    def take(self, sequence: int, tokens: NDArray[np.int32]) -> SavedSequence:
-        """A copy of a live sequence's K and V; tokens: [n_tokens], its committed ones.
+    def take(
+        self, sequence: int, tokens: NDArray[np.int32], *, whole: bool = False
+    ) -> SavedSequence:
+        """A copy of a live sequence's K and V.
+
+        Args:
+            tokens: [n_tokens], its committed ones.
+            whole: with what the cache still has of it outside its windows, so that a resume can go
+                back further than to its end.
 
         Raises:
             OutOfMemoryError: the ledger has no room for it.
         """
         runner = self._runner
         snapshot = _core.SequenceSnapshot(
-            runner.cache, runner.storage, sequence, tokens, runner.ledger
+            runner.cache, runner.storage, sequence, tokens, runner.ledger, whole
         )
         return SavedSequence(snapshot, runner.cache, runner.storage)
 
@@ -125,7 +132,7 @@ class Snapshots:
         match = runner.cache.match_prefix(np.append(tokens, np.int32(0)), len(tokens))
         try:
             runner.prefill(match.sequence, tokens[match.n_tokens :])
-            return self.take(match.sequence, tokens)
+            return self.take(match.sequence, tokens, whole=True)
         finally:
             runner.cache.release(match.sequence)
 

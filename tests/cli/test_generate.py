@@ -111,3 +111,38 @@ def test_engine_options_reach_the_engine(cli: Run, llama3: Path, kv_type: str) -
     )
     assert (result.code, result.err) == (0, "")
     assert json.loads(result.out)["miss_reason"] == "disabled"
+
+
+def test_prompt_cache_starts_where_it_ended(process: Run, gemma3: Path, tmp_path: Path) -> None:
+    arguments = ("--raw", "-m", gemma3, "-n", 4, "--json", "--temp", 0, "--cache", "paged")
+    cache = ("--prompt-cache", tmp_path / "prompt.kv")
+    words = "one two three four five six seven"
+    first = json.loads(process("generate", words, *arguments, *cache).out)
+    again = json.loads(process("generate", words, *arguments, *cache).out)
+    assert (first["cached_tokens"], first["miss_reason"]) == (0, "empty")
+    assert again["cached_tokens"] == len(again["prompt_token_ids"]) - 1
+    assert again["token_ids"] == first["token_ids"]
+    longer = json.loads(process("generate", words + first["text"], *arguments, *cache).out)
+    assert longer["cached_tokens"] > len(first["prompt_token_ids"])
+
+
+def test_prompt_cache_of_another_model_is_refused(
+    cli: Run, gemma3: Path, llama3: Path, tmp_path: Path
+) -> None:
+    cache = ("--prompt-cache", tmp_path / "prompt.kv", "--raw", "-n", 1)
+    assert cli("generate", "Hi", "-m", llama3, *cache).code == 0
+    before = (tmp_path / "prompt.kv").read_bytes()
+    refused = cli("generate", "Hi", "-m", gemma3, *cache)
+    assert refused.code == 1
+    assert "was saved with model" in refused.err
+    assert (tmp_path / "prompt.kv").read_bytes() == before
+
+
+def test_prefix_cache_file_outlives_the_process(process: Run, gemma3: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prefixes.kv"
+    arguments = ("--raw", "-m", gemma3, "-n", 2, "--json", "--temp", 0, "--prefix-cache-file", file)
+    first = json.loads(process("generate", "one two three four", *arguments).out)
+    second = json.loads(process("generate", "one two three four", *arguments).out)
+    assert first["cached_tokens"] == 0
+    assert second["cached_tokens"] == len(first["prompt_token_ids"]) - 1
+    assert second["token_ids"] == first["token_ids"]

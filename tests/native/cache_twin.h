@@ -295,16 +295,16 @@ class CacheTwin {
     Sequence sequence;
   };
 
-  Saved saved(const Sequence& s) {
+  Saved saved(const Sequence& s, bool whole = false) {
     do_copies();
-    return {SequenceSnapshot(*cache_, store_, s.id, s.tokens, *ledger_), s};
+    return {SequenceSnapshot(*cache_, store_, s.id, s.tokens, *ledger_, whole), s};
   }
 
   void snapshot(Choices& choices) {
     const Sequence* s = pick(choices);
     if (s == nullptr) return;
     if (saved_.size() == 3) saved_.erase(saved_.begin());
-    saved_.push_back(saved(*s));
+    saved_.push_back(saved(*s, choices.below(2) == 0));
   }
 
   void restore(Choices& choices) {

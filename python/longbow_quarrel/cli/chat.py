@@ -57,18 +57,19 @@ def chat(
     conversation.check()
     guard: InterruptGuard = context.obj
     on_terminal = sys.stdin.isatty()
-    for line in _terminal_lines() if on_terminal else _piped_lines():
-        if line == "/exit":
-            break
-        if line == "/reset":
-            conversation.reset()
-        elif line:
-            try:
-                _answer(conversation, line, params, guard, verbose)
-            except ContextLengthError as e:
-                if not on_terminal:
-                    raise
-                print(f"error: {e} (/reset starts over.)", file=sys.stderr)
+    with llm:
+        for line in _terminal_lines() if on_terminal else _piped_lines():
+            if line == "/exit":
+                break
+            if line == "/reset":
+                conversation.reset()
+            elif line:
+                try:
+                    _answer(conversation, line, params, guard, verbose)
+                except ContextLengthError as e:
+                    if not on_terminal:
+                        raise
+                    print(f"error: {e} (/reset starts over.)", file=sys.stderr)
 
 
 def _answer(

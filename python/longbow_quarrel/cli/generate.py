@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,6 +35,15 @@ def generate(
     system: Annotated[
         str | None, typer.Option("--system", help="System message, for models with a template.")
     ] = None,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompt-cache",
+            metavar="FILE",
+            help="Start from the K and V in FILE if there is one, and leave those of prompt and "
+            "answer in it.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object when the text is complete.")
     ] = False,
@@ -59,12 +69,18 @@ def generate(
 
     params = SamplingParams(**generation.model_dump())  # checked before anything slow begins
     llm = loading.load(source, config)
-    stream = llm.stream(_encode(llm, text, raw, system), params)
-    with stream:
+    saved = None
+    if prompt_cache is not None and prompt_cache.exists():
+        saved = llm.load_sequence(prompt_cache)
+    stream = llm.stream(_encode(llm, text, raw, system), params, resume=saved)
+    with llm, stream:
         for piece in stream:
             if not as_json:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
+    if prompt_cache is not None:
+        ids = stream.output.prompt_token_ids + stream.output.token_ids
+        llm.save_sequence(prompt_cache, ids[: llm.engine.runner.context_length])
     if as_json:
         print(json.dumps(report.as_dict(stream.output), ensure_ascii=False))
     elif not stream.output.text.endswith("\n"):
