@@ -64,9 +64,12 @@ class Engine:
         """Queue ``params.n`` texts of a prompt, which is computed once, from ``resume`` on.
 
         Raises:
-            UsageError: an empty prompt or a token id outside the vocabulary.
+            UsageError: an empty prompt, a token id outside the vocabulary, or a saved text of
+                another engine.
             ContextLengthError: the prompt leaves no room for a token.
         """
+        if resume is not None and resume.cache is not self.runner.cache:
+            raise UsageError("The saved text is another model's; use this one's load_sequence.")
         requests = self.prepare(prompt, params)
         requests[0].saved = resume
         self.scheduler.add(requests[0])

@@ -162,13 +162,33 @@ def test_another_strategy_takes_the_file_where_it_masks_alike(
 def test_contiguous_has_no_use_for_texts_that_lost_their_beginning(tiny_model_path, tmp_path):
     """gemma's local layers let go of blocks; contiguous could not tell which were there."""
     path = tiny_model_path("gemma3")
-    first = _load(path, cache="paged", kv_cache_memory="auto", max_num_seqs=1)
+    first = _load(path, cache="paged", prefix_caching=False)
     first.save_sequence(tmp_path / "one.kv", _ids(120))
     second = _load(path)
     saved = second.load_sequence(tmp_path / "one.kv")
     with pytest.raises(UsageError, match="restore it into the strategy that saved it"):
         second.generate([_ids(120)], GREEDY, resume=saved)
     assert second.stats()["cache"]["n_used_blocks"] == 0
+
+
+@pytest.mark.parametrize("n_back", [1, 5, 30, 100])
+def test_a_saved_text_can_be_left_behind_its_windows(n_back, tiny_model_path, tmp_path):
+    """What the local layers let go of was still cached, so it was saved too."""
+    path = tiny_model_path("gemma3")
+    text = _ids(150)
+    _load(path, cache="paged").save_sequence(tmp_path / "one.kv", text)
+    llm = _load(path, cache="paged")
+    prompt = text[: 150 - n_back]
+    [out] = llm.generate([prompt], GREEDY, resume=llm.load_sequence(tmp_path / "one.kv"))
+    assert out.cached_tokens == len(prompt) - 1
+    assert _answer(out) == _cold(path, prompt, {})
+
+
+def test_a_saved_text_belongs_to_its_model(tiny_model_path, tmp_path):
+    llm, other = (_load(tiny_model_path("llama3"), cache="paged") for _ in range(2))
+    llm.save_sequence(tmp_path / "one.kv", _ids(20))
+    with pytest.raises(UsageError, match="load_sequence"):
+        other.generate([_ids(20)], GREEDY, resume=llm.load_sequence(tmp_path / "one.kv"))
 
 
 SCRIPT = """

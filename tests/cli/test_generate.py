@@ -123,7 +123,7 @@ def test_prompt_cache_starts_where_it_ended(process: Run, gemma3: Path, tmp_path
     assert again["cached_tokens"] == len(again["prompt_token_ids"]) - 1
     assert again["token_ids"] == first["token_ids"]
     longer = json.loads(process("generate", words + first["text"], *arguments, *cache).out)
-    assert longer["cached_tokens"] > len(first["prompt_token_ids"])
+    assert longer["cached_tokens"] >= len(first["prompt_token_ids"])
 
 
 def test_prompt_cache_of_another_model_is_refused(
