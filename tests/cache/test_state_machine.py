@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from cache.snapshot_moves import Saved, SavingTwin
 from cache.twin import Twin
 from longbow_quarrel import _core
 from longbow_quarrel.cache import make_cache
@@ -63,6 +64,8 @@ class CacheMachine(RuleBasedStateMachine):
         super().__init__()
         self.twin = Twin(*type(self).make())
         self.texts: list[list[int]] = [[]]
+        self.saving = SavingTwin(self.twin)
+        self.saved: list[Saved] = []
 
     def sequence(self, index: int):
         return self.twin.sequences[index % len(self.twin.sequences)]
@@ -138,6 +141,44 @@ class CacheMachine(RuleBasedStateMachine):
         self.twin.release(sequence)
         again = self.twin.open(tokens, sequence.max_tokens)
         self.compute(again, tokens[len(again.tokens) :])
+
+    @precondition(lambda self: self.twin.sequences)
+    @rule(index=INDEX, whole=st.booleans())
+    def save(self, index: int, whole: bool) -> None:
+        self.saved = [*self.saved[-3:], self.saving.save(self.sequence(index), whole=whole)]
+
+    @precondition(lambda self: self.saved and len(self.twin.sequences) < 10)
+    @rule(index=INDEX)
+    def restore(self, index: int) -> None:
+        self.saving.restore(self.saved[index % len(self.saved)])
+
+    @precondition(lambda self: self.twin.sequences)
+    @rule(index=INDEX, other=INDEX, tokens=TOKENS)
+    def swap_out(self, index: int, other: int, tokens: list[int]) -> None:
+        """Preempt a sequence by saved blocks, use its room, and let it go on."""
+        sequence = self.sequence(index)
+        saved = self.saving.save(sequence, whole=False)
+        self.texts.append(list(sequence.tokens))
+        self.twin.release(sequence)
+        self.twin.check()
+        if self.twin.sequences:
+            self.compute(self.sequence(other), tokens)
+        self.twin.check()
+        self.saving.restore(saved)
+
+    @rule(restart=st.booleans())
+    def save_and_load(self, restart: bool) -> None:
+        """The prefix cache through a file, into itself or into a new cache."""
+        if not restart:
+            self.saving.through_a_file(None)
+            return
+        for sequence in list(self.twin.sequences):
+            self.release(0)
+            assert sequence not in self.twin.sequences
+        n_evicted = self.twin.cache.stats().n_evicted_blocks
+        self.saving.through_a_file(type(self).make()[0])
+        if n_evicted:  # the new cache cannot know what the old one had lost
+            self.twin.maybe_lost |= self.twin.published
 
     @invariant()
     def contents(self) -> None:
