@@ -2,9 +2,10 @@
 // threadgroup makes a tile of kTileTokens x kTileRows results with simdgroup matrices; W is
 // expanded into threadgroup memory, kDepth columns at a time.
 //
-// x and W stay float32: on the GPUs this is for, float matrices are as fast as half ones, and
-// nothing is rounded but sums. A result adds its columns in ascending order, eight at a time,
-// whatever its place in a tile: other tokens and their number cannot change its bits.
+// x and W stay float32, so that nothing is rounded but sums; up to M2 half matrices are not faster
+// (philipturner/metal-benchmarks), later GPUs have not been measured. A result adds its columns in
+// ascending order, eight at a time, whatever its place in a tile: other tokens and their number
+// cannot change its bits.
 //
 // linear_prefill_<type>, <type> as in the file ("Q4_K"); arguments: LinearBuffer
 //   grid: threadgroups (ceil(n_tokens / kLinearPrefillTokens), ceil(n_rows / kLinearPrefillRows))
