@@ -395,7 +395,8 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
     weigh_round(total, round, largest, lane, shared);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     WITH_TILE(kVType, add_values, sums, v, round, lane, shared)
-    threadgroup_barrier(mem_flags::mem_threadgroup);
+    // A simdgroup's next scores replace weights that it alone has read.
+    simdgroup_barrier(mem_flags::mem_threadgroup);
   }
 
   add_subsets(sums);

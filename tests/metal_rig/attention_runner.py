@@ -180,7 +180,8 @@ class Batch:
 
 
 @functools.cache
-def _library(name: str, constants: tuple[tuple[int, np.generic], ...], checked: bool) -> Library:
+def library(name: str, constants: tuple[tuple[int, np.generic], ...], checked: bool) -> Library:
+    """A specialised shader; kept, since loading one takes longer than running it."""
     source = shader_source(SHADERS / f"{name}.metal")
     return Library(source, dict(constants), check_accesses=checked)
 
@@ -197,13 +198,13 @@ def run_decode(batch: Batch, order: Order = "both", check_accesses: bool = False
     partials = np.full((n_rows, shape.head_dim), np.nan, np.float32)
     sums = np.full((n_rows, 2), np.nan, np.float32)
     params = shape.params(batch.tables.shape[1], max_slots)
-    library = _library("attention_decode", tuple(shape.constants.items()), check_accesses)
+    decode = library("attention_decode", tuple(shape.constants.items()), check_accesses)
     memory = max(
         -(-shape.group // 4) * shape.round * 16,
         SIMDGROUPS * 2 * shape.head_dim * 4,
     )
     run_kernel(
-        library,
+        decode,
         "attention_decode",
         [q, *batch.caches, batch.tables, positions, items, out, partials, sums, params],
         threadgroups=[max_slots, shape.n_kv_heads * shape.n_splits, len(items)],
@@ -213,7 +214,7 @@ def run_decode(batch: Batch, order: Order = "both", check_accesses: bool = False
     )
     if max_slots > 1:
         run_kernel(
-            library,
+            decode,
             "attention_decode_reduce",
             [partials, sums, positions, items, out, params],
             threadgroups=[-(-shape.n_heads // SIMDGROUPS), len(items)],
@@ -248,7 +249,7 @@ def run_prefill(
     items = prefill_items(batch, chunks)
     params = shape.params(batch.tables.shape[1], 0)
     run_kernel(
-        _library("attention_prefill", tuple(shape.constants.items()), check_accesses),
+        library("attention_prefill", tuple(shape.constants.items()), check_accesses),
         f"attention_prefill_{matrix}_{shape.head_dim}",
         [q, *batch.caches, batch.tables, batch.positions, items, out, params],
         threadgroups=[len(items), shape.n_kv_heads * shape.n_splits],

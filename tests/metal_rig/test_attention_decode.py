@@ -147,7 +147,7 @@ def test_any_shape(shape: Shape, lengths: tuple[int, ...]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(shape=shapes(), lengths=LENGTHS)
 def test_any_shape_at_length(shape: Shape, lengths: tuple[int, ...]) -> None:
     check(shape, lengths)

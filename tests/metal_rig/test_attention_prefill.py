@@ -183,7 +183,7 @@ def test_any_shape(shape: Shape, sizes: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(shape=shapes(), sizes=SIZES)
 def test_any_shape_at_length(shape: Shape, sizes: Any) -> None:
     check(shape, sizes)
