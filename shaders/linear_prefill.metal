@@ -2,8 +2,8 @@
 // threadgroup makes a tile of kTileTokens x kTileRows results with simdgroup matrices; W is
 // expanded into threadgroup memory, kDepth columns at a time.
 //
-// x and W stay float32, so that nothing is rounded but sums; up to M2 half matrices are not faster
-// (philipturner/metal-benchmarks), later GPUs have not been measured. A result adds its columns in
+// x and W stay float32, so that nothing is rounded but sums; half arithmetic is no faster on M1
+// (philipturner/metal-benchmarks), and later GPUs are unknown to us. A result adds its columns in
 // ascending order, eight at a time, whatever its place in a tile: other tokens and their number
 // cannot change its bits.
 //
