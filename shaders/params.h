@@ -8,7 +8,7 @@ typedef uint quarrel_uint;
 typedef std::uint32_t quarrel_uint;
 #endif
 
-// Buffer indices of embedding_<type>.
+// Buffer indices of embedding_<type>, <type> as in the file ("Q4_K").
 enum EmbeddingBuffer : int {
   kEmbeddingTable = 0,   // [vocab_size, n] in the file's format
   kEmbeddingTokens = 1,  // [n_tokens] int

@@ -73,13 +73,14 @@ void make_step_runner(StepRunner* self, std::shared_ptr<Executable> executable,
 
 Logits run(nb::handle self, const Vector<std::int64_t>& sequences,
            const Vector<std::int32_t>& query_start_loc, const Vector<TokenId>& token_ids,
-           const Vector<std::int32_t>& selected_rows) {
+           const Vector<std::int32_t>& selected_rows, std::size_t n_decodes) {
   auto& runner = nb::cast<StepRunner&>(self);
   const StepRequest request{
       {reinterpret_cast<const SequenceId*>(sequences.data()), sequences.size()},
       as_span(query_start_loc),
       as_span(token_ids),
-      as_span(selected_rows)};
+      as_span(selected_rows),
+      n_decodes};
   std::span<const float> logits;
   {
     const nb::gil_scoped_release release;
@@ -144,9 +145,11 @@ void bind_device(nb::module_& m) {
            "cache keeps; none: all that it keeps.")
       .def(
           "run", &run, "sequences"_a, "query_start_loc"_a, "token_ids"_a, "selected_rows"_a,
+          "n_decodes"_a = 0,
           "Logits [n_selected, vocab_size] float32, a view that is valid until the next run.\n\n"
           "sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]\n"
-          "int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.");
+          "int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.\n"
+          "n_decodes: the first sequences decode, with one token each; the others prefill.");
 }
 
 }  // namespace quarrel

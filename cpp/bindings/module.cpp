@@ -13,6 +13,7 @@ void bind_cache(nb::module_& m);
 void bind_device(nb::module_& m);
 void bind_gguf(nb::module_& m);
 void bind_memory(nb::module_& m);
+void bind_metal(nb::module_& m);
 void bind_program(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_snapshot(nb::module_& m);
@@ -54,5 +55,6 @@ NB_MODULE(_core, m) {
   quarrel::bind_snapshot(m);
   quarrel::bind_program(m);
   quarrel::bind_device(m);
+  quarrel::bind_metal(m);
   quarrel::bind_sampling(m);
 }

@@ -53,6 +53,9 @@ struct StepInputs {
   std::span<const std::int32_t> context_lens;     // [n_seqs], after this step
   std::span<const std::int32_t> selected_rows;    // [n_selected]
   std::span<const GroupInputs> groups;            // [n_groups]
+  // The first sequences decode: one token each, after the prompt. The others prefill, however short
+  // their chunk. A device may use other kernels, with other bits, for one than for the other.
+  std::size_t n_decodes = 0;
 
   std::size_t n_tokens() const { return token_ids.size(); }
   std::size_t n_seqs() const { return context_lens.size(); }

@@ -27,6 +27,16 @@ void StepAssembler::check(const StepRequest& r) const {
       fail("token ids below " + std::to_string(vocab_size_) + ", got " + std::to_string(id));
   for (const std::int32_t row : r.selected_rows)
     if (row < 0 || row >= n_tokens) fail("selected rows below " + std::to_string(n_tokens));
+  check_decodes(r);
+}
+
+void StepAssembler::check_decodes(const StepRequest& r) {
+  if (r.n_decodes > r.sequences.size()) fail("no more decodes than sequences");
+  const auto n = static_cast<std::int32_t>(r.n_decodes);
+  if (r.query_start_loc[r.n_decodes] != n) fail("sequences that decode to have one token");
+  const auto is_decode = [n](std::int32_t row) { return row < n; };
+  if (!std::ranges::is_partitioned(r.selected_rows, is_decode))
+    fail("selected rows of sequences that decode before those of others");
 }
 
 void StepAssembler::fill_group(std::size_t g, const StepRequest& r, const KVCache& cache) {
@@ -68,8 +78,8 @@ StepInputs StepAssembler::assemble(const StepRequest& r, const KVCache& cache) {
   groups_.resize(cache.n_groups());
   group_inputs_.resize(cache.n_groups());
   for (std::size_t g = 0; g < groups_.size(); ++g) fill_group(g, r, cache);
-  return {r.token_ids,   positions_,      r.query_start_loc,
-          context_lens_, r.selected_rows, group_inputs_};
+  return {r.token_ids,     positions_,    r.query_start_loc, context_lens_,
+          r.selected_rows, group_inputs_, r.n_decodes};
 }
 
 }  // namespace quarrel

@@ -17,6 +17,7 @@ struct StepRequest {
   std::span<const std::int32_t> query_start_loc;  // [n_seqs + 1]
   std::span<const TokenId> token_ids;             // [n_tokens], follow the committed ones
   std::span<const std::int32_t> selected_rows;    // rows of this step whose logits are wanted
+  std::size_t n_decodes = 0;                      // see StepInputs; their selected rows come first
 };
 
 // Keeps its arrays between steps, so a steady state allocates nothing here.
@@ -36,6 +37,7 @@ class StepAssembler {
     std::vector<std::int32_t> block_tables;
   };
   void check(const StepRequest& request) const;
+  static void check_decodes(const StepRequest& request);
   void fill_group(std::size_t group, const StepRequest& request, const KVCache& cache);
 
   const std::size_t vocab_size_;

@@ -601,12 +601,50 @@ class StepRunner:
         cache keeps; none: all that it keeps.
         """
 
-    def run(self, sequences: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], query_start_loc: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], selected_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
+    def run(self, sequences: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], query_start_loc: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], selected_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], n_decodes: int = 0) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
         """
         Logits [n_selected, vocab_size] float32, a view that is valid until the next run.
 
         sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]
         int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.
+        n_decodes: the first sequences decode, with one token each; the others prefill.
+        """
+
+class MetalDevice(Device):
+    """
+    The GPU of a Mac with Apple silicon; a build without Metal raises QuarrelError when one is made.
+    """
+
+    def __init__(self, archive_folder: str = '', metallib_folder: str = '') -> None:
+        """
+        archive_folder: where compiled pipelines are kept for the next process; metallib_folder:
+        where shaders compiled at build time lie. Without one: nowhere.
+        """
+
+    @staticmethod
+    def is_available() -> bool:
+        """Whether this build has Metal and the system a GPU for it."""
+
+    @property
+    def gpu_name(self) -> str: ...
+
+    @property
+    def recommended_bytes(self) -> int:
+        """
+        The most that the system advises to keep in GPU memory; a hard limit here.
+        """
+
+    @property
+    def allocated_bytes(self) -> int:
+        """What this process has in GPU memory."""
+
+    @property
+    def step_seconds(self) -> float:
+        """GPU time of the last step."""
+
+    def capture_next_step(self, file: str) -> None:
+        """
+        Record the next step to a .gputrace file for Xcode. Needs METAL_CAPTURE_ENABLED=1.
         """
 
 class SampledToken:

@@ -94,7 +94,9 @@ class EngineConfig(_Section):
     prefix_cache_file: Path | None = Field(
         None, description="File of the prefix cache: read at the start, written at the end."
     )
-    device: Literal["auto", "cpu"] = Field("auto", description="Where to compute.")
+    device: Literal["auto", "cpu", "metal"] = Field(
+        "auto", description="Where to compute; auto takes the GPU of a Mac, else the CPU."
+    )
     cpu_isa: str = Field("auto", description="CPU instruction set: auto takes the best there is.")
     n_threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads; all cores if unset."

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from longbow_quarrel import _core, sources
 from longbow_quarrel.chat_template import ChatTemplate, encode_chat
 from longbow_quarrel.config import EngineConfig, SourceConfig
+from longbow_quarrel.device import describe
 from longbow_quarrel.engine import Engine
 from longbow_quarrel.errors import ContextLengthError, UsageError
 from longbow_quarrel.request import Request, Timings, TokenLogprobs
@@ -296,11 +297,7 @@ class LLM:
                 "running": len(self.engine.scheduler.running),
                 "waiting": self.engine.scheduler.n_waiting,
             },
-            "device": {
-                "name": runner.device.name,
-                "isa": runner.device.isa,
-                "n_threads": runner.device.n_threads,
-            },
+            "device": describe(runner.device),
         }
 
     def _encode(self, prompt: Prompt) -> list[int]:

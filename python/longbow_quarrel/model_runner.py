@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from longbow_quarrel import _core, models
 from longbow_quarrel.cache import attention_masks, make_cache
-from longbow_quarrel.config import EngineConfig, total_memory_bytes, usable_cores
+from longbow_quarrel.config import EngineConfig, total_memory_bytes
+from longbow_quarrel.device import make_device
 from longbow_quarrel.errors import UsageError
 from longbow_quarrel.scheduler import ScheduledChunk
 
@@ -35,7 +36,7 @@ class ModelRunner:
         self.ledger = _core.MemoryLedger(
             int(total_memory_bytes() * 0.8) if limit == "auto" else limit
         )
-        self.device = _core.CpuDevice(config.n_threads or usable_cores(), config.cpu_isa)
+        self.device = make_device(config)
         self.context_length = config.context_length or min(
             self.parameters.context_length, _DEFAULT_CONTEXT
         )
@@ -102,7 +103,7 @@ class ModelRunner:
         return max(1, min(wanted, free // 2 // bytes_per_block))
 
     def run(self, chunks: Sequence[ScheduledChunk]) -> NDArray[np.float32]:
-        """Compute one step and commit it.
+        """Compute one step and commit it. Chunks that decode come first.
 
         Returns logits [chunks that sample, vocab_size], valid until the next call.
         """
@@ -118,6 +119,7 @@ class ModelRunner:
             starts,
             np.concatenate(tokens),
             np.array(wanted, np.int32),
+            sum(c.is_decode for c in chunks),
         )
         for chunk, part in zip(chunks, tokens, strict=True):
             assert chunk.request.sequence is not None

@@ -26,7 +26,9 @@ class ScheduledChunk:
 
     @property
     def is_decode(self) -> bool:
-        return self.n_tokens == 1 and self.samples and self.request.n_computed > 0
+        """Whether it continues the prompt; the last token of one that was cut does not. A device
+        may compute the two with different kernels."""
+        return self.n_tokens == 1 and self.request.n_computed >= self.request.n_prompt
 
 
 class Scheduler:
@@ -63,7 +65,10 @@ class Scheduler:
         self.waiting.append(request)
 
     def schedule(self) -> list[ScheduledChunk]:
-        """The chunks of the next step, with slots reserved; empty when there is nothing to do."""
+        """The chunks of the next step, with slots reserved; empty when there is nothing to do.
+
+        Those that decode come first.
+        """
         self._admit()
         budget = self._max_num_batched_tokens
         chunks: list[ScheduledChunk] = []
@@ -76,7 +81,8 @@ class Scheduler:
             if request.sequence is not None and self._make_room(request, n):
                 chunks.append(ScheduledChunk(request, n))
                 budget -= n
-        return [chunk for chunk in chunks if chunk.request.sequence is not None]
+        kept = [chunk for chunk in chunks if chunk.request.sequence is not None]
+        return sorted(kept, key=lambda chunk: not chunk.is_decode)
 
     def finish(self, request: Request, reason: str) -> None:
         """Take a request out, whatever state it is in, and give its blocks back."""

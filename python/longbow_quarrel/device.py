@@ -1,0 +1,32 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from longbow_quarrel import _core
+from longbow_quarrel.config import EngineConfig, usable_cores
+from longbow_quarrel.sources import default_cache_dir
+
+
+def make_device(config: EngineConfig) -> _core.Device:
+    """The device that a configuration asks for; ``auto`` takes Metal where there is one.
+
+    Raises:
+        QuarrelError: Metal is asked for and this build or this machine has none.
+    """
+    metal = config.device == "metal"
+    if metal or (config.device == "auto" and _core.MetalDevice.is_available()):
+        return _core.MetalDevice(
+            archive_folder=str(default_cache_dir() / "metal"),
+            metallib_folder=str(Path(__file__).parent / "metallib"),
+        )
+    return _core.CpuDevice(config.n_threads or usable_cores(), config.cpu_isa)
+
+
+def describe(device: _core.Device) -> dict[str, str | int]:
+    """What a user may want to know about it."""
+    if isinstance(device, _core.CpuDevice):
+        return {"name": device.name, "isa": device.isa, "n_threads": device.n_threads}
+    assert isinstance(device, _core.MetalDevice)
+    return {"name": device.name, "gpu": device.gpu_name}
