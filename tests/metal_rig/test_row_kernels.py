@@ -125,7 +125,7 @@ def test_embedding(dtype: str) -> None:
     out = np.full((4, n), np.nan, np.float32)
     run_kernel(
         library("embedding"),
-        f"embedding_{dtype.lower()}",
+        f"embedding_{dtype}",
         [table, tokens, out, struct.pack("If", n, 1.5)],
         threadgroups=[-(-n // 16 // 3), 4],
         threads=[3],

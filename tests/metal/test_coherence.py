@@ -1,0 +1,68 @@
+"""The same bits on Metal, whatever is done to the computation (promise 1 of the design).
+
+Decode and prefill may differ from each other here: see StepInputs::n_decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from longbow_quarrel import LLM, SamplingParams
+
+Load = Callable[..., LLM]
+GREEDY = SamplingParams(max_tokens=10, temperature=0, ignore_eos=True, logprobs=5)
+NAMES = ["gemma3", "llama3"]
+
+
+def _ids(llm: LLM, n: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(5, llm.engine.vocab_size - 5, n).tolist()
+
+
+def _texts(llm: LLM, prompts: list[list[int]]) -> list[Any]:
+    return [(o.token_ids, o.logprobs) for o in llm.generate(prompts, GREEDY)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chunks_do_not_matter(name: str, metal_llm: Load) -> None:
+    """Also chunks of one token: a short chunk is no decode."""
+    logits, texts = [], []
+    for chunk in (1, 7, 33, 128):
+        llm = metal_llm(name, max_num_batched_tokens=chunk)
+        logits.append(llm.logits(_ids(llm, 70)).tobytes())
+        texts.append(_texts(llm, [_ids(llm, 41, seed=1)]))
+    assert len(set(logits)) == 1
+    assert texts == texts[:1] * 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("block_size", [16, 64])
+def test_strategies_do_not_matter(name: str, block_size: int, metal_llm: Load) -> None:
+    contiguous = metal_llm(name)
+    prompts = [_ids(contiguous, 5 + 13 * i, seed=i) for i in range(6)]
+    expected = _texts(contiguous, prompts)
+    paged = metal_llm(name, cache="paged", block_size=block_size)
+    assert _texts(paged, prompts) == expected
+    assert _texts(paged, prompts) == expected  # from cached blocks
+    wide = metal_llm(name, cache="sliding_window", window=512, block_size=block_size)
+    assert _texts(wide, prompts) == expected
+
+
+def test_a_window_is_a_mask(metal_llm: Load) -> None:
+    """Blocks that were let go are not missed."""
+    windowed = metal_llm("llama3", cache="sliding_window", window=24, sinks=4)
+    masked = metal_llm("llama3", window=24, sinks=4)
+    prompts = [_ids(masked, n, seed=n) for n in (20, 90)]
+    assert _texts(windowed, prompts) == _texts(masked, prompts)
+    assert _texts(masked, prompts) != _texts(metal_llm("llama3"), prompts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strangers_in_the_batch_do_not_matter(name: str, metal_llm: Load) -> None:
+    llm = metal_llm(name, max_num_batched_tokens=48, prefix_caching=False)
+    prompts = [_ids(llm, 3 + 11 * i, seed=i) for i in range(8)]
+    together = _texts(llm, prompts)
+    assert [_texts(llm, [prompt])[0] for prompt in prompts] == together

@@ -1,0 +1,193 @@
+"""The Metal device: memory, failures, measurements. What fails fails alone."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longbow_quarrel import LLM, EngineConfig, SamplingParams, _core, models
+from longbow_quarrel.errors import OutOfMemoryError, QuarrelError
+from metal_rig.framework.control import Fault, SoftwareMetal
+
+Load = Callable[..., LLM]
+PROMPT = list(range(5, 25))
+GREEDY = SamplingParams(max_tokens=5, temperature=0, ignore_eos=True)
+
+
+def _text(llm: LLM) -> list[int]:
+    [out] = llm.generate([PROMPT], GREEDY)
+    return out.token_ids
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac's build has Metal")
+def test_a_build_without_metal_says_what_to_do(tiny_model_path: Callable[[str], Path]) -> None:
+    assert not _core.MetalDevice.is_available()
+    config = EngineConfig(device="metal")
+    with pytest.raises(QuarrelError, match='no Metal: use device="cpu", or install on a Mac'):
+        LLM(tiny_model_path("llama3"), config=config)
+    automatic = LLM(tiny_model_path("llama3"), config=EngineConfig(device="auto", n_threads=1))
+    assert automatic.engine.runner.device.name == "cpu"
+
+
+@pytest.mark.usefixtures("metal")
+def test_auto_takes_metal_where_there_is_one(tiny_model_path: Callable[[str], Path]) -> None:
+    llm = LLM(tiny_model_path("llama3"), config=EngineConfig(device="auto"))
+    assert llm.engine.runner.device.name == "metal"
+
+
+def test_memory_is_known_before_it_is_taken(
+    metal: Any, tiny_model_path: Callable[[str], Path]
+) -> None:
+    _, program = models.record(_core.GGUFFile(str(tiny_model_path("gemma3"))))
+    device = metal()
+    ledger = _core.MemoryLedger(1 << 30)
+    needs = device.memory_needs(program, 64, max_selected_rows=4, max_context_tokens=300)
+    before = device.allocated_bytes
+    executable = device.compile(program, 64, ledger, max_selected_rows=4, max_context_tokens=300)
+    used = ledger.used_by_kind()
+    assert (used["weights"], used["scratch"]) == needs
+    assert needs[0] == program.weight_bytes
+    # Mapped pages and Metal's own rounding come on top of what is charged.
+    assert device.allocated_bytes - before >= sum(needs)
+    del executable
+    assert ledger.used_bytes == 0
+
+
+def test_everything_is_given_back(rig: SoftwareMetal, metal_llm: Load) -> None:
+    gc.collect()  # models of other tests
+    before = rig.n_live_buffers
+    llm = metal_llm("llama3")
+    _text(llm)
+    ledger = llm.engine.runner.ledger
+    idle = ledger.used_bytes
+    llm.logits(PROMPT * 2)  # more rows than a generating step has
+    assert ledger.used_bytes == idle
+    del llm
+    gc.collect()
+    assert ledger.used_bytes == 0
+    assert (rig.n_live_buffers, rig.n_live_command_buffers) == (before, 0)
+
+
+def test_the_working_set_is_a_limit(rig: SoftwareMetal, metal_llm: Load) -> None:
+    rig.set_recommended_working_set_bytes(1 << 20)
+    with pytest.raises(OutOfMemoryError, match="of the GPU's recommended 1048576 are taken"):
+        metal_llm("llama3")
+
+
+@pytest.mark.parametrize("after_successes", [0, 1, 3, 6])
+def test_a_refused_allocation_ends_the_load(
+    after_successes: int, rig: SoftwareMetal, metal_llm: Load
+) -> None:
+    gc.collect()
+    before = rig.n_live_buffers
+    rig.inject(Fault.ALLOCATION, after_successes)
+    with pytest.raises(OutOfMemoryError, match="the GPU refused"):
+        metal_llm("llama3")
+    assert rig.n_live_buffers == before
+    metal_llm("llama3")
+
+
+def test_shaders_that_do_not_compile_end_the_load(rig: SoftwareMetal, metal_llm: Load) -> None:
+    for fault, message in [
+        (Fault.COMPILE, "does not compile: injected"),
+        (Fault.PIPELINE, "cannot be made ready: injected"),
+    ]:
+        rig.inject(fault)
+        with pytest.raises(QuarrelError, match=message):
+            metal_llm("llama3")
+    metal_llm("llama3")
+
+
+@pytest.mark.parametrize("fault", [Fault.GPU, Fault.TIMEOUT])
+@pytest.mark.parametrize("after_successes", [0, 3, 90])
+def test_a_failed_step_ends_its_requests_only(
+    fault: Fault, after_successes: int, rig: SoftwareMetal, metal_llm: Load
+) -> None:
+    llm = metal_llm("llama3", cache="paged")
+    expected = _text(llm)
+    idle = llm.engine.runner.ledger.used_bytes
+    rig.inject(fault, after_successes)
+    with pytest.raises(QuarrelError, match=r"the GPU failed .*injected.* later ones can be"):
+        _text(llm)
+    assert llm.stats()["cache"]["n_used_blocks"] == 0
+    assert llm.engine.runner.ledger.used_bytes == idle
+    assert _text(llm) == expected
+
+
+def test_a_refused_allocation_ends_its_request_only(rig: SoftwareMetal, metal_llm: Load) -> None:
+    llm = metal_llm("llama3")
+    expected = _text(llm)
+    idle = llm.engine.runner.ledger.used_bytes
+    rig.inject(Fault.ALLOCATION)
+    with pytest.raises(OutOfMemoryError, match="the GPU refused"):
+        llm.logits(PROMPT * 2)
+    assert llm.engine.runner.ledger.used_bytes == idle
+    assert _text(llm) == expected
+
+
+def test_unordered_dispatches_may_run_in_any_order(rig: SoftwareMetal, metal_llm: Load) -> None:
+    """Lanes, threadgroups and the dispatches between two barriers, last first."""
+    expected = _text(metal_llm("gemma3"))
+    rig.set_reversed(True)
+    assert _text(metal_llm("gemma3")) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma3", "qwen2"])
+def test_no_hazard_is_left_without_a_barrier(
+    name: str, rig: SoftwareMetal, metal_llm: Load
+) -> None:
+    """Every access of every kernel is watched; a prompt is cut, so that steps mix both phases."""
+    rig.set_access_checks(True)
+    llm = metal_llm(name, max_num_batched_tokens=16, cache="paged")
+    outputs = llm.generate([PROMPT, PROMPT[:3], PROMPT[7:]], GREEDY)
+    assert all(len(out.token_ids) == 5 for out in outputs)
+
+
+def test_fewer_threads_per_threadgroup(rig: SoftwareMetal, metal_llm: Load) -> None:
+    """A GPU may allow fewer than 1024 for a kernel that needs many registers."""
+    expected = _text(metal_llm("llama3"))
+    rig.set_max_threads_per_threadgroup(128)
+    assert _text(metal_llm("llama3")) == expected
+
+
+def test_kernels_are_timed(metal_llm: Load) -> None:
+    llm = metal_llm("llama3")
+    expected = _text(llm)
+    assert llm.engine.runner.device.step_seconds > 0
+    llm.engine.runner.executable.set_profiling(True)
+    assert _text(llm) == expected
+    times = {(t.phase, t.name): t for t in llm.engine.runner.executable.stage_times()}
+    llm.engine.runner.executable.set_profiling(False)
+    n_layers = len(llm.engine.runner.program.kv_layers)
+    assert times["decode", "attention_decode"].n_runs == 4 * n_layers
+    assert all(t.seconds > 0 for t in times.values())
+
+
+@pytest.mark.usefixtures("rig")
+def test_a_step_is_captured(metal_llm: Load, tmp_path: Path) -> None:
+    llm = metal_llm("llama3")
+    llm.engine.runner.device.capture_next_step(str(tmp_path / "step.gputrace"))
+    expected = _text(llm)
+    assert "attention_prefill" in (tmp_path / "step.gputrace").read_text()
+    llm.engine.runner.device.capture_next_step(str(tmp_path / "missing" / "step.gputrace"))
+    with pytest.raises(QuarrelError, match=r"no capture to .*METAL_CAPTURE_ENABLED"):
+        _text(llm)
+    assert _text(llm) == expected
+
+
+@pytest.mark.usefixtures("rig")
+def test_pipelines_are_kept_for_the_next_process(metal_llm: Load, tmp_path: Path) -> None:
+    expected = _text(metal_llm("llama3"))
+    [archive] = (tmp_path / "metal").iterdir()
+    kept = archive.stat().st_mtime_ns
+    assert _text(metal_llm("llama3")) == expected
+    assert archive.stat().st_mtime_ns == kept  # nothing new was compiled
+    archive.write_text("damaged")
+    assert _text(metal_llm("llama3")) == expected
+    assert archive.read_text() != "damaged"
