@@ -5,6 +5,7 @@ Tiny models in the default run, real ones under ``slow``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +113,9 @@ def test_preemption_leaves_no_trace(strategy: str, tiny_llm: TinyLLM) -> None:
 
 # ------------------------------------------------------------------------------ real models
 
+# COHERENCE_FULL=1 gives every strategy every prompt: minutes instead of seconds.
 REAL_PROMPTS = (1, 17, 700, 3000)
+TAKES_LONGEST = ("paged-8", "sliding_window")
 
 
 class RealModel:
@@ -137,8 +140,9 @@ def real_model(request: pytest.FixtureRequest) -> RealModel:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_real_models_agree_on_every_strategy(real_model: RealModel, strategy: str) -> None:
     llm = real_model.load(**STRATEGIES[strategy])
-    assert greedy(llm, real_model.prompts, 64) == real_model.expected
-    if strategy == "paged-16":  # warm, the longest prompt is not computed again
+    n = 4 if strategy in TAKES_LONGEST or os.environ.get("COHERENCE_FULL") else 3
+    assert greedy(llm, real_model.prompts[:n], 64) == real_model.expected[:n]
+    if strategy == "paged-8":  # warm, the longest prompt is not computed again
         assert greedy(llm, real_model.prompts[3:], 64) == real_model.expected[3:]
         assert llm.stats()["cache"]["prefix_hit_tokens"] > 2900
 
@@ -146,7 +150,7 @@ def test_real_models_agree_on_every_strategy(real_model: RealModel, strategy: st
 @pytest.mark.slow
 def test_a_real_chat_with_strangers_and_preemptions(real_model: RealModel) -> None:
     """Alone = among 15 strangers, in a cache too small for all of them; then a second turn."""
-    [prompt], [(answer, logits)] = real_model.prompts[2:3], real_model.expected[2:3]
+    prompt, (answer, logits) = real_model.prompts[2], real_model.expected[2]
     roomy = real_model.load(prefix_caching=False)
     tokens = 1400
     memory = roomy.engine.runner.kv_bytes_per_token * tokens
@@ -161,9 +165,10 @@ def test_a_real_chat_with_strangers_and_preemptions(real_model: RealModel) -> No
 
 @pytest.mark.slow
 def test_a_narrow_window_on_real_models(real_model: RealModel) -> None:
-    mask = {"window": 600, "sinks": 4}
-    expected = greedy(real_model.load(**mask), real_model.prompts, 64)
+    mask = {"window": 300, "sinks": 4}
+    prompts = real_model.prompts[:3]
+    expected = greedy(real_model.load(**mask), prompts, 64)
     llm = real_model.load(**mask, cache="sliding_window", max_num_batched_tokens=400)
-    assert greedy(llm, real_model.prompts, 64) == expected
+    assert greedy(llm, prompts, 64) == expected
     assert expected[:2] == real_model.expected[:2]
-    assert expected[3] != real_model.expected[3]
+    assert expected[2] != real_model.expected[2]
