@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +69,7 @@ def perplexity(
             chunks.
         ContextLengthError: a chunk does not fit in the engine's context.
     """
-    tokens = _tokens(engine, text, n_ctx)
+    tokens = text_tokens(engine, text, n_ctx)
     n_chunks = _number_of_chunks(len(tokens), n_ctx, n_chunks)
     losses = np.empty((n_chunks, n_ctx - 1 - n_ctx // 2))
     started = time.perf_counter()
@@ -96,31 +96,53 @@ def chunk_losses(engine: Engine, chunk: NDArray[np.int32]) -> NDArray[np.float64
 
     Returns [n_ctx - 1 - n_ctx // 2]: of tokens n_ctx // 2 + 1 to the last, natural logarithms.
     """
+    return np.concatenate(
+        [token_losses(logits, targets) for logits, targets in scored_logits(engine, chunk)]
+    )
+
+
+def scored_logits(
+    engine: Engine, chunk: NDArray[np.int32]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+    """Logits of the second half of ``chunk``, int32 [n_ctx], some rows at a time.
+
+    Yields logits [n_rows, vocab_size], valid until the next ones, and the tokens [n_rows] that
+    follow. Engines of one vocabulary and token budget yield equal numbers of rows.
+    """
     tokenizer = engine.tokenizer
     computed = chunk[:-1].copy()  # nothing follows the last token, so its logits are not needed
     if tokenizer.add_bos:
         assert tokenizer.bos_id is not None  # the tokenizer insists on it
         computed[0] = tokenizer.bos_id
-    first = len(chunk) // 2
-    losses = np.empty(len(computed) - first)
     rows = max(1, _BYTES_OF_LOGITS // (4 * engine.vocab_size))
     chunk_size = min(rows, engine.runner.max_tokens)
+    first = len(chunk) // 2
     for position, logits in engine.runner.iter_logits(computed, chunk_size, first=first):
-        targets = chunk[position + 1 : position + 1 + len(logits)]
-        losses[position - first : position - first + len(logits)] = _losses(logits, targets)
+        yield logits, chunk[position + 1 : position + 1 + len(logits)]
+
+
+def token_losses(logits: NDArray[np.float32], targets: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Negative log-softmax of each row at its target; sums in double precision."""
+    wanted = logits[np.arange(len(targets)), targets]
+    losses: NDArray[np.float64] = log_sum_exp(logits) - wanted
     return losses
 
 
-def _losses(logits: NDArray[np.float32], targets: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Negative log-softmax of each row at its target; sums in double precision."""
+def log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of each row of [n_rows, vocab_size]."""
     highest = logits.max(axis=1)
     sums = np.exp(logits - highest[:, None]).sum(axis=1, dtype=np.float64)
-    wanted = logits[np.arange(len(targets)), targets]
-    losses: NDArray[np.float64] = np.log(sums) + highest.astype(np.float64) - wanted
-    return losses
+    result: NDArray[np.float64] = np.log(sums) + highest.astype(np.float64)
+    return result
 
 
-def _tokens(engine: Engine, text: str, n_ctx: int) -> NDArray[np.int32]:
+def text_tokens(engine: Engine, text: str, n_ctx: int) -> NDArray[np.int32]:
+    """Tokens of ``text``, of which chunks of ``n_ctx`` can be measured.
+
+    Raises:
+        UsageError: ``n_ctx`` is too small.
+        ContextLengthError: a chunk does not fit in the engine's context.
+    """
     if n_ctx < 4:
         raise UsageError(f"A chunk must have at least 4 tokens, not {n_ctx}.")
     fits = min(engine.runner.context_length, engine.runner.capacity_tokens)
