@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from longbow_quarrel import LLM, EngineConfig, sources
+from longbow_quarrel import LLM, EngineConfig, device, sources
 from longbow_quarrel.errors import DownloadError
 
 DATA = Path(__file__).parent / "data"
+
+
+def pytest_configure() -> None:
+    """Tests are about the CPU, also on a Mac, unless they ask for Metal (tests/metal)."""
+    device.metal_is_available = lambda: False
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,18 @@ from longbow_quarrel.config import EngineConfig, usable_cores
 from longbow_quarrel.sources import default_cache_dir
 
 
+def metal_is_available() -> bool:
+    """Whether this build has Metal and this machine a GPU for it."""
+    return _core.MetalDevice.is_available()
+
+
 def make_device(config: EngineConfig) -> _core.Device:
     """The device that a configuration asks for; ``auto`` takes Metal where there is one.
 
     Raises:
         QuarrelError: Metal is asked for and this build or this machine has none.
     """
-    metal = config.device == "metal"
-    if metal or (config.device == "auto" and _core.MetalDevice.is_available()):
+    if config.device == "metal" or (config.device == "auto" and metal_is_available()):
         return _core.MetalDevice(
             archive_folder=str(default_cache_dir() / "metal"),
             metallib_folder=str(Path(__file__).parent / "metallib"),

@@ -35,6 +35,7 @@ def metal_class() -> Any:
 def metal(metal_class: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """``device="metal"`` computes on ``metal_class``, and keeps its pipelines in tmp_path."""
     monkeypatch.setattr(_core, "MetalDevice", metal_class)
+    monkeypatch.setattr(device, "metal_is_available", metal_class.is_available)
     monkeypatch.setattr(device, "default_cache_dir", lambda: tmp_path)
     return metal_class
 

@@ -12,7 +12,9 @@ from metal_rig.sdk import check_selectors, type_check
 from metal_rig.sdk.check_selectors import Method, differences, stub_enumerators, stub_interface
 
 CASES = Path(__file__).parent / "framework" / "cases"
-MAC_SOURCES = [*type_check.product_sources(), CASES / "behaviour.mm", CASES / "rules.mm"]
+# A second each: the product's are checked with the slow tests.
+PRODUCT = [pytest.param(file, marks=pytest.mark.slow) for file in type_check.product_sources()]
+MAC_SOURCES = [*PRODUCT, CASES / "behaviour.mm", CASES / "rules.mm"]
 
 
 @pytest.fixture(scope="module")
