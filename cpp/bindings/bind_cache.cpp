@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -189,8 +190,18 @@ void bind_cache(nb::module_& m) {
 
   nb::class_<ContiguousCache, KVCache>(m, "ContiguousCache",
                                        "One reserved run of consecutive blocks per sequence.")
-      .def(nb::init<std::size_t, std::size_t, std::size_t, bool>(), "n_groups"_a, "block_size"_a,
-           "n_blocks"_a, "reuse_prefixes"_a);
+      .def(
+          "__init__",
+          [](ContiguousCache* self, std::size_t n_groups, std::size_t block_size,
+             std::size_t n_blocks, bool reuse_prefixes, std::shared_ptr<MemoryLedger> ledger,
+             std::size_t max_sequences) {
+            new (self) ContiguousCache(n_groups, block_size, n_blocks, reuse_prefixes,
+                                       {std::move(ledger), max_sequences, 0});
+          },
+          "n_groups"_a, "block_size"_a, "n_blocks"_a, "reuse_prefixes"_a, "ledger"_a = nb::none(),
+          "max_sequences"_a = 0)
+      .def_static("bookkeeping_bytes", &ContiguousCache::bookkeeping_bytes, "block_size"_a,
+                  "n_blocks"_a, "max_sequences"_a, "What such a cache charges to its ledger.");
   bind_paged(m);
 }
 

@@ -32,6 +32,8 @@ void bind_memory(nb::module_& m) {
       .def_prop_ro("cap_bytes", &MemoryLedger::cap_bytes)
       .def_prop_ro("peak_bytes", &MemoryLedger::peak_bytes)
       .def_prop_ro("used_bytes", [](const MemoryLedger& l) { return l.used_bytes(); })
+      .def("refuse_charge", &MemoryLedger::refuse_charge, "n"_a,
+           "For tests: refuse the n-th charge from now, whatever is free; 0 refuses none.")
       .def("used_by_kind", &used_by_kind, "Bytes by kind: weights, kv, scratch, ...");
 }
 

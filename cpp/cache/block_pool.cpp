@@ -36,6 +36,12 @@ void BlockPool::free(BlockId block) {
   free_.push_back(block);
 }
 
+bool BlockPool::evict_one() {
+  if (n_evictable_ == 0) return false;
+  evict();
+  return true;
+}
+
 // Leaves the block on the free list.
 BlockId BlockPool::evict() {
   const BlockId block = policy_->victim();

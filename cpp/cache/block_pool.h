@@ -21,6 +21,8 @@ class BlockPool {
 
   // A private block with one holder, evicting a cached one if need be; kNoBlock if there is none.
   BlockId take();
+  // Frees a cached block; false if there is none.
+  bool evict_one();
   void acquire(BlockId block);  // one holder more
   void drop(BlockId block);     // one holder less
   // A prefix match takes it: acquire, and counted as a use.
@@ -50,6 +52,11 @@ class BlockPool {
   std::size_t n_available() const { return free_.size() + n_cached_; }
   std::size_t n_evicted() const { return n_evicted_; }
   const BlockLifetimes& lifetimes() const { return lifetimes_; }
+
+  // Without the policy's.
+  static std::size_t n_bytes(std::size_t n_blocks) {
+    return n_blocks * (sizeof(Info) + sizeof(BlockId));
+  }
 
   // holders: [n_blocks] how many sequences hold each block. Throws Error.
   void check_invariants(const std::vector<std::uint32_t>& holders) const;

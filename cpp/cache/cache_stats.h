@@ -14,9 +14,9 @@
 namespace quarrel {
 
 // Why prompt tokens were not in the cache; KVCache::match_prefix says what they mean.
-inline constexpr std::array<std::string_view, 9> kMissReasons{
-    "none",    "partial_block", "empty",         "diverged", "shorter",
-    "evicted", "window_lost",   "run_too_small", "disabled"};
+inline constexpr std::array<std::string_view, 10> kMissReasons{
+    "none",    "partial_block", "empty",         "diverged",  "shorter",
+    "evicted", "window_lost",   "run_too_small", "no_memory", "disabled"};
 
 // How long blocks were held, from being handed out to being free again: a histogram.
 struct BlockLifetimes {

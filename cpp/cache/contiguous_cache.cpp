@@ -1,6 +1,7 @@
 #include "cache/contiguous_cache.h"
 
 #include <algorithm>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -22,16 +23,26 @@ std::size_t common_prefix(std::span<const TokenId> a, std::span<const TokenId> b
 }  // namespace
 
 ContiguousCache::ContiguousCache(std::size_t n_groups, std::size_t block_size, std::size_t n_blocks,
-                                 bool reuse_prefixes)
+                                 bool reuse_prefixes, const BookkeepingLimits& limits)
     : n_groups_(n_groups),
       block_size_(block_size),
       n_blocks_(n_blocks),
       reuse_prefixes_(reuse_prefixes),
+      bookkeeping_(limits.ledger, bookkeeping_bytes(block_size, n_blocks, limits.max_sequences), 0),
       free_(n_blocks) {
   if (n_groups == 0 || n_groups > kMaxLayerGroups || block_size == 0 || n_blocks == 0)
     throw InvalidArgument("[contiguous_cache] expected 1 to " + std::to_string(kMaxLayerGroups) +
                           " groups and at least one slot and block");
   publish_stats();
+}
+
+std::size_t ContiguousCache::bookkeeping_bytes(std::size_t block_size, std::size_t n_blocks,
+                                               std::size_t max_sequences) {
+  // A node of a list and one of a map: links, key and colour.
+  constexpr std::size_t kSequence = sizeof(Sequence) + sizeof(std::list<Sequence>) + 64;
+  return FreeRuns::n_bytes(n_blocks) +
+         n_blocks * (block_size * sizeof(TokenId) + sizeof(BlockId) + kSequence) +
+         max_sequences * kSequence;
 }
 
 ContiguousCache::Sequence& ContiguousCache::live(SequenceId id) {
@@ -43,45 +54,51 @@ const ContiguousCache::Sequence& ContiguousCache::live(SequenceId id) const {
   if (found == live_.end())
     throw InvalidArgument("[contiguous_cache] expected a live sequence, got " +
                           std::to_string(static_cast<std::int64_t>(id)));
-  return found->second;
+  return found->second.front();
 }
 
 SequenceId ContiguousCache::open(Sequence sequence) {
-  const SequenceId id{next_id_++};
-  live_.emplace(id, std::move(sequence));
+  std::list<Sequence> alone;
+  alone.push_back(std::move(sequence));
+  const SequenceId id{next_id_};
+  live_.emplace(id, std::move(alone));
+  ++next_id_;
   return id;
 }
 
 PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) {
+  const SequenceId id = open({{}, max_tokens, {}, {}});  // all that may fail
   const auto usable = usable_prefix(prompt, max_tokens);
   std::size_t n_best = 0;
   const auto best = longest_parked(usable, n_best);
-  std::string_view reason = !reuse_prefixes_  ? "disabled"
-                            : usable.empty()  ? "none"
-                            : parked_.empty() ? "empty"
-                                              : "diverged";
-  Sequence sequence{{}, max_tokens, {}, {}};
-  if (best != parked_.end()) {
-    const std::size_t n_parked = best->tokens.size();
-    sequence = std::move(*best);
-    parked_.erase(best);
-    n_parked_blocks_ -= sequence.blocks.size();
-    sequence.tokens.resize(n_best);
-    sequence.max_tokens = max_tokens;
-    if (sequence.blocks.size() < blocks_for(max_tokens, block_size_) &&
-        !move_to_longer_run(sequence)) {
-      reason = "run_too_small";
-    } else if (n_best == usable.size()) {
-      reason = "none";
-    } else if (n_best == n_parked) {
-      reason = "shorter";
-    }
-  }
-  const std::size_t n_tokens = sequence.tokens.size();
-  counts_.count_match(prompt.size(), n_tokens, reason);
-  const SequenceId id = open(std::move(sequence));
+  PrefixMatch match{id, 0,
+                    !reuse_prefixes_  ? "disabled"
+                    : usable.empty()  ? "none"
+                    : parked_.empty() ? "empty"
+                                      : "diverged"};
+  if (best != parked_.end()) match = resume_parked(live(id), best, n_best, usable.size());
+  match.sequence = id;
+  counts_.count_match(prompt.size(), match.n_tokens, match.miss_reason);
   publish_stats();
-  return {id, n_tokens, std::string(reason)};
+  return match;
+}
+
+// Gives the sequence the run of a parked text, and the text's first n_tokens.
+PrefixMatch ContiguousCache::resume_parked(Sequence& sequence, std::list<Sequence>::iterator parked,
+                                           std::size_t n_tokens, std::size_t n_usable) {
+  const std::size_t n_parked = parked->tokens.size();
+  sequence.tokens = std::move(parked->tokens);
+  sequence.blocks = std::move(parked->blocks);
+  parked_.erase(parked);
+  n_parked_blocks_ -= sequence.blocks.size();
+  sequence.tokens.resize(n_tokens);
+  const char* reason = n_tokens == n_usable   ? "none"
+                       : n_tokens == n_parked ? "shorter"
+                                              : "diverged";
+  if (sequence.blocks.size() < blocks_for(sequence.max_tokens, block_size_))
+    if (const Reservation moved = move_to_longer_run(sequence); !moved.ok)
+      reason = moved.reason == "no_memory" ? "no_memory" : "run_too_small";
+  return {SequenceId{-1}, sequence.tokens.size(), reason};
 }
 
 std::list<ContiguousCache::Sequence>::iterator ContiguousCache::longest_parked(
@@ -109,50 +126,64 @@ void ContiguousCache::evict_oldest() {
   parked_.pop_front();
 }
 
-bool ContiguousCache::give_run(Sequence& sequence) {
+Reservation ContiguousCache::give_run(Sequence& sequence) {
   const std::size_t n = blocks_for(sequence.max_tokens, block_size_);
-  if (n > n_blocks_) return false;
+  if (n > n_blocks_) return {false, "no_free_blocks"};
   auto first = free_.allocate(n);
   while (!first && !parked_.empty()) {
     evict_oldest();
     first = free_.allocate(n);
   }
-  if (!first) return false;
-  sequence.tokens.reserve(sequence.max_tokens);  // decode steps do not allocate
-  sequence.blocks.resize(n);
+  if (!first) return {false, "no_free_blocks"};
+  try {
+    sequence.tokens.reserve(n * block_size_);  // decode steps do not allocate
+    sequence.blocks.resize(n);
+  } catch (const std::bad_alloc&) {
+    free_.release(*first, n);
+    return {false, "no_memory"};
+  }
   sequence.taken_at = BlockLifetimes::Clock::now();
   for (std::size_t i = 0; i < n; ++i) sequence.blocks[i] = static_cast<BlockId>(*first + i);
-  return true;
+  return {true, ""};
 }
 
 // Without room for a longer run the sequence starts from nothing.
-bool ContiguousCache::move_to_longer_run(Sequence& sequence) {
-  const Sequence old = sequence;
-  const bool moved = give_run(sequence);
-  if (moved) {
-    copy_blocks(old, sequence);
+Reservation ContiguousCache::move_to_longer_run(Sequence& sequence) {
+  Sequence old{{}, 0, std::exchange(sequence.blocks, {}), sequence.taken_at};
+  Reservation room = make_room_for_copies(sequence);
+  if (room.ok) room = give_run(sequence);
+  if (room.ok) {
+    copy_blocks(old.blocks, sequence);
   } else {
-    sequence.tokens.clear();
-    sequence.blocks.clear();
+    sequence.tokens = std::vector<TokenId>();  // gives its memory back, unlike clear()
     counts_.n_evicted_blocks += n_groups_ * old.blocks.size();
   }
   // Copies come before the next step's writes, so whoever gets the old run cannot spoil them.
   free_run(old);
-  return moved;
+  return room;
 }
 
-void ContiguousCache::copy_blocks(const Sequence& from, const Sequence& to) {
-  const std::size_t n = blocks_for(from.tokens.size(), block_size_);
+Reservation ContiguousCache::make_room_for_copies(const Sequence& sequence) {
+  try {
+    copies_.reserve(copies_.size() + n_groups_ * blocks_for(sequence.tokens.size(), block_size_));
+  } catch (const std::bad_alloc&) {
+    return {false, "no_memory"};
+  }
+  return {true, ""};
+}
+
+void ContiguousCache::copy_blocks(std::span<const BlockId> from, const Sequence& to) {
+  const std::size_t n = blocks_for(to.tokens.size(), block_size_);
   for (std::size_t group = 0; group < n_groups_; ++group)
-    for (std::size_t i = 0; i < n; ++i) copies_.push_back({group, from.blocks[i], to.blocks[i]});
+    for (std::size_t i = 0; i < n; ++i) copies_.push_back({group, from[i], to.blocks[i]});
   counts_.n_copied_blocks += n_groups_ * n;
 }
 
 Reservation ContiguousCache::reserve(SequenceId id, std::size_t n_tokens) {
   Sequence& sequence = live(id);
   if (n_tokens > sequence.max_tokens - sequence.tokens.size()) return {false, "sequence_full"};
-  if (n_tokens > 0 && sequence.blocks.empty() && !give_run(sequence))
-    return {false, "no_free_blocks"};
+  if (n_tokens > 0 && sequence.blocks.empty())
+    if (Reservation room = give_run(sequence); !room.ok) return room;
   publish_stats();
   return {true, ""};
 }
@@ -165,15 +196,23 @@ void ContiguousCache::commit(SequenceId id, std::span<const TokenId> tokens) {
 }
 
 Fork ContiguousCache::fork(SequenceId id) {
-  Sequence child = live(id);
-  child.blocks.clear();
-  if (!child.tokens.empty()) {
-    if (!give_run(child)) return {{false, "no_free_blocks"}, SequenceId{-1}};
-    copy_blocks(live(id), child);
+  const Sequence& parent = live(id);
+  SequenceId child_id{-1};
+  try {
+    child_id = open({parent.tokens, parent.max_tokens, {}, {}});
+  } catch (const std::bad_alloc&) {
+    return {{false, "no_memory"}, child_id};
   }
-  const SequenceId child_id = open(std::move(child));
+  Sequence& child = live(child_id);
+  Reservation room = make_room_for_copies(child);
+  if (room.ok && !child.tokens.empty()) room = give_run(child);
+  if (!room.ok) {
+    live_.erase(child_id);
+    return {room, SequenceId{-1}};
+  }
+  copy_blocks(parent.blocks, child);
   publish_stats();
-  return {{true, ""}, child_id};
+  return {room, child_id};
 }
 
 std::size_t ContiguousCache::trim(SequenceId id, std::size_t n_tokens) {
@@ -187,10 +226,10 @@ std::size_t ContiguousCache::trim(SequenceId id, std::size_t n_tokens) {
 }
 
 void ContiguousCache::release(SequenceId id) {
-  Sequence& sequence = live(id);
+  const Sequence& sequence = live(id);
   if (reuse_prefixes_ && !sequence.tokens.empty()) {
     n_parked_blocks_ += sequence.blocks.size();
-    parked_.push_back(std::move(sequence));
+    parked_.splice(parked_.end(), live_.at(id));
   } else {
     free_run(sequence);
   }
@@ -218,7 +257,9 @@ void ContiguousCache::publish_stats() {
 
 void ContiguousCache::check_invariants() const {
   std::vector<int> owners(n_blocks_, 0);
+  std::size_t n_slots = 0;
   auto count = [&](const Sequence& sequence) {
+    n_slots += sequence.tokens.capacity();
     if (sequence.tokens.size() > sequence.blocks.size() * block_size_)
       broken("a sequence holds more tokens than its run has slots");
     for (std::size_t i = 0; i < sequence.blocks.size(); ++i) {
@@ -227,12 +268,14 @@ void ContiguousCache::check_invariants() const {
       ++owners.at(static_cast<std::size_t>(sequence.blocks[i]));
     }
   };
-  for (const auto& [id, sequence] : live_) count(sequence);
+  for (const auto& [id, alone] : live_) count(alone.front());
   std::size_t n_parked = 0;
   for (const auto& sequence : parked_) {
     count(sequence);
     n_parked += sequence.blocks.size();
   }
+  if (!bookkeeping_.is_exact()) broken("the ledger was charged wrongly");
+  if (n_slots > n_blocks_ * block_size_) broken("texts take more memory than was charged");
   if (n_parked != n_parked_blocks_) broken("the parked count is wrong");
   std::size_t n_free = 0;
   for (const auto& [first, length] : free_.runs()) {

@@ -4,6 +4,7 @@
 #include <list>
 #include <map>
 
+#include "cache/bookkeeping.h"
 #include "cache/free_runs.h"
 #include "cache/kv_cache.h"
 
@@ -16,7 +17,12 @@ namespace quarrel {
 class ContiguousCache final : public KVCache {
  public:
   ContiguousCache(std::size_t n_groups, std::size_t block_size, std::size_t n_blocks,
-                  bool reuse_prefixes);
+                  bool reuse_prefixes, const BookkeepingLimits& limits = {});
+
+  // What a cache of this size charges to the ledger, texts of all sequences included: a text is
+  // never longer than its run. Live sequences without a run are few and small.
+  static std::size_t bookkeeping_bytes(std::size_t block_size, std::size_t n_blocks,
+                                       std::size_t max_sequences);
 
   std::string_view strategy() const override { return "contiguous"; }
   std::size_t block_size() const override { return block_size_; }
@@ -48,24 +54,31 @@ class ContiguousCache final : public KVCache {
   Sequence& live(SequenceId id);
   const Sequence& live(SequenceId id) const;
   SequenceId open(Sequence sequence);
-  bool give_run(Sequence& sequence);
+  PrefixMatch resume_parked(Sequence& sequence, std::list<Sequence>::iterator parked,
+                            std::size_t n_tokens, std::size_t n_usable);
+  Reservation give_run(Sequence& sequence);
   std::list<Sequence>::iterator longest_parked(std::span<const TokenId> usable,
                                                std::size_t& n_best);
-  bool move_to_longer_run(Sequence& sequence);
-  void copy_blocks(const Sequence& from, const Sequence& to);
+  Reservation move_to_longer_run(Sequence& sequence);
+  Reservation make_room_for_copies(const Sequence& sequence);
+  void copy_blocks(std::span<const BlockId> from, const Sequence& to);
   void evict_oldest();
   void free_run(const Sequence& sequence);
   bool is_known(std::span<const TokenId> text) const;
+  void adopt_text(const CachedTexts& texts, const std::vector<std::size_t>& path,
+                  std::vector<BlockFill>& fills);
   void publish_stats();
 
   const std::size_t n_groups_;
   const std::size_t block_size_;
   const std::size_t n_blocks_;
   const bool reuse_prefixes_;
+  Bookkeeping bookkeeping_;
   FreeRuns free_;
-  std::map<SequenceId, Sequence> live_;
-  std::list<Sequence> parked_;     // oldest first
-  std::vector<Sequence> adopted_;  // until settle(), last used first
+  // Each in a list of its own, which is spliced into parked_: giving memory back takes none.
+  std::map<SequenceId, std::list<Sequence>> live_;
+  std::list<Sequence> parked_;   // oldest first
+  std::list<Sequence> adopted_;  // until settle(), last used first
   std::vector<BlockCopy> copies_;
   std::int64_t next_id_ = 0;
   std::size_t n_parked_blocks_ = 0;  // of one group

@@ -1,5 +1,6 @@
 // Saving and restoring of the contiguous cache.
 #include <algorithm>
+#include <iterator>
 #include <ranges>
 #include <utility>
 
@@ -52,7 +53,7 @@ CachedTexts ContiguousCache::cached_texts() const {
     for (std::size_t g = 0; g < n_groups_; ++g) tables[g] = sequence.blocks;
     texts.add_chain(sequence.tokens, tables);
   };
-  for (const auto& [id, sequence] : live_) add(sequence);
+  for (const auto& [id, alone] : live_) add(alone.front());
   for (const Sequence& sequence : parked_ | std::views::reverse) add(sequence);
   return texts;
 }
@@ -68,31 +69,37 @@ bool ContiguousCache::is_known(std::span<const TokenId> text) const {
 std::vector<BlockFill> ContiguousCache::adopt(const CachedTexts& texts) {
   std::vector<BlockFill> fills;
   if (!reuse_prefixes_) return fills;
-  for (const std::size_t leaf : leaves(texts)) {
-    const auto path = whole_path(texts, leaf);
-    Sequence sequence{text_of(texts, path), 0, {}};
-    sequence.max_tokens = sequence.tokens.size();
-    if (path.empty() || is_known(sequence.tokens)) continue;
-    // Parked texts do not go in vain where there is not room enough anyway.
-    if (path.size() > free_.n_free() + n_parked_blocks_ || !give_run(sequence)) continue;
-    for (std::size_t b = 0; b < path.size(); ++b)
-      for (std::size_t g = 0; g < n_groups_; ++g) fills.push_back({path[b], g, sequence.blocks[b]});
-    adopted_.push_back(std::move(sequence));
-  }
+  fills.reserve(texts.size() * n_groups_);
+  for (const std::size_t leaf : leaves(texts)) adopt_text(texts, whole_path(texts, leaf), fills);
   publish_stats();
   return fills;
 }
 
+void ContiguousCache::adopt_text(const CachedTexts& texts, const std::vector<std::size_t>& path,
+                                 std::vector<BlockFill>& fills) {
+  const std::vector<TokenId> text = text_of(texts, path);
+  if (path.empty() || is_known(text)) return;
+  // Parked texts do not go in vain where there is not room enough anyway.
+  if (path.size() > free_.n_free() + n_parked_blocks_) return;
+  Sequence& sequence = adopted_.emplace_back();
+  sequence.max_tokens = text.size();
+  if (!give_run(sequence).ok) return adopted_.pop_back();
+  sequence.tokens.assign(text.begin(), text.end());
+  for (std::size_t b = 0; b < path.size(); ++b)
+    for (std::size_t g = 0; g < n_groups_; ++g) fills.push_back({path[b], g, sequence.blocks[b]});
+}
+
 void ContiguousCache::settle(bool filled) {
-  for (Sequence& sequence : adopted_ | std::views::reverse) {
+  while (!adopted_.empty()) {
+    const auto last = std::prev(adopted_.end());
     if (filled) {
-      n_parked_blocks_ += sequence.blocks.size();
-      parked_.push_back(std::move(sequence));
+      n_parked_blocks_ += last->blocks.size();
+      parked_.splice(parked_.end(), adopted_, last);
     } else {
-      free_run(sequence);
+      free_run(*last);
+      adopted_.erase(last);
     }
   }
-  adopted_.clear();
   publish_stats();
 }
 
@@ -103,17 +110,21 @@ Restored ContiguousCache::restore(const CachedTexts& chain, std::size_t max_toke
           "[contiguous_cache] expected a text with all its blocks, got one that has let go of "
           "those "
           "outside a window; restore it into the strategy that saved it.");
-  Sequence sequence{
-      {chain.tokens.begin(), chain.tokens.begin() + static_cast<std::ptrdiff_t>(chain.n_tokens())},
-      max_tokens,
-      {}};
-  if (sequence.tokens.size() > max_tokens) return {{false, "sequence_full"}, SequenceId{-1}, {}};
-  if (!sequence.tokens.empty() && !give_run(sequence))
-    return {{false, "no_free_blocks"}, SequenceId{-1}, {}};
+  if (chain.n_tokens() > max_tokens) return {{false, "sequence_full"}, SequenceId{-1}, {}};
   std::vector<BlockFill> fills;
+  fills.reserve(chain.size() * n_groups_);
+  const SequenceId id = open({{}, max_tokens, {}, {}});
+  Sequence& sequence = live(id);
+  if (chain.n_tokens() > 0) {
+    if (const Reservation room = give_run(sequence); !room.ok) {
+      live_.erase(id);
+      return {room, SequenceId{-1}, {}};
+    }
+  }
+  const auto text = std::span(chain.tokens).first(chain.n_tokens());
+  sequence.tokens.assign(text.begin(), text.end());
   for (std::size_t at = 0; at < chain.size(); ++at)
     for (std::size_t g = 0; g < n_groups_; ++g) fills.push_back({at, g, sequence.blocks[at]});
-  const SequenceId id = open(std::move(sequence));
   publish_stats();
   return {{true, ""}, id, std::move(fills)};
 }

@@ -42,6 +42,11 @@ class KeyedEviction final : public EvictionPolicy {
 
   BlockId victim() override { return heap_.front().block; }
 
+  std::size_t n_bytes() const override { return n_bytes(place_.size()); }
+  static std::size_t n_bytes(std::size_t n_blocks) {
+    return n_blocks * (sizeof(Entry) + sizeof(std::size_t));
+  }
+
  private:
   struct Entry {
     Key key;
@@ -82,6 +87,8 @@ class KeyedEviction final : public EvictionPolicy {
 };
 
 }  // namespace
+
+std::size_t eviction_policy_bytes(std::size_t n_blocks) { return KeyedEviction::n_bytes(n_blocks); }
 
 std::shared_ptr<EvictionPolicy> make_eviction_policy(std::string_view name, std::size_t n_blocks) {
   if (name == "lru") return std::make_shared<KeyedEviction>("lru", lru_key, n_blocks);

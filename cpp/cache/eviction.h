@@ -29,8 +29,12 @@ class EvictionPolicy {
   virtual void erase(BlockId block) = 0;
   // One of the inserted blocks; called only when there is one. erase() follows.
   virtual BlockId victim() = 0;
+  // What it takes, for the ledger; 0 where that is not known.
+  virtual std::size_t n_bytes() const { return 0; }
 };
 
+// What a native policy takes for a layer group.
+std::size_t eviction_policy_bytes(std::size_t n_blocks);
 // name: "lru", "lfu" (ties by lru) or "fifo" (by the time of publishing). InvalidArgument if it is
 // none of these.
 std::shared_ptr<EvictionPolicy> make_eviction_policy(std::string_view name, std::size_t n_blocks);

@@ -38,14 +38,14 @@ struct PrefixMatch {
   // here on), "shorter" (the cached text ends here), "evicted" (it was cached and had to go),
   // "window_lost" (a windowed group no longer holds the tokens before a later resume point),
   // "run_too_small" (contiguous: the cached run has no room for max_tokens and no longer one was
-  // to be had), "disabled".
+  // to be had), "no_memory" (contiguous: none for the list of what to copy), "disabled".
   std::string miss_reason;
 };
 
 // Running out is an answer, not an error.
 struct Reservation {
   bool ok;
-  std::string reason;  // "" when ok; else "no_free_blocks" or "sequence_full"
+  std::string reason;  // "" when ok; else "no_free_blocks", "sequence_full" or "no_memory"
 };
 
 struct Fork {
@@ -95,10 +95,13 @@ class KVCache {
   // Attention must not look further than this.
   virtual GroupSpec group_spec(std::size_t group) const = 0;
 
-  // Opens a sequence for a prompt. At least one token of a prompt is always left to compute, since
-  // its logits are wanted. max_tokens: the most this sequence will ever hold.
+  // Opens a sequence for a prompt; OutOfMemoryError or std::bad_alloc if there is no memory for its
+  // tables, and then nothing has changed. At least one token of a prompt is always left to compute,
+  // since its logits are wanted. max_tokens: the most this sequence will ever hold.
   virtual PrefixMatch match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) = 0;
   // Makes room for the next n_tokens after the committed ones: in all groups, or nothing happens.
+  // A cache that was told how large a step is at most may reserve less ahead in groups with a
+  // window: then as much as a step can need, and the next reserve() asks for more.
   virtual Reservation reserve(SequenceId sequence, std::size_t n_tokens) = 0;
   // These tokens were computed into reserved slots.
   virtual void commit(SequenceId sequence, std::span<const TokenId> tokens) = 0;

@@ -1,6 +1,7 @@
 #include "cache/paged_cache.h"
 
 #include <algorithm>
+#include <new>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -11,10 +12,6 @@
 
 namespace quarrel {
 namespace {
-
-[[noreturn]] void broken(const std::string& what) {
-  throw Error("[paged_cache] invariant broken: " + what);
-}
 
 void expect(bool holds, const std::string& message) {
   if (!holds) throw InvalidArgument("[paged_cache] expected " + message);
@@ -32,21 +29,69 @@ PagedConfig checked(PagedConfig config) {
   return config;
 }
 
+PagedConfig without_policies(PagedConfig config) {
+  config.policies.clear();
+  return config;
+}
+
 }  // namespace
 
 PagedCache::PagedCache(PagedConfig raw)
-    : block_size_(checked(raw).block_size),
+    : config_(without_policies(checked(raw))),
+      block_size_(raw.block_size),
       reuse_prefixes_(raw.reuse_prefixes),
-      index_(raw.groups.size(), raw.block_size, raw.fingerprint,
-             std::accumulate(raw.n_blocks.begin(), raw.n_blocks.end(), std::size_t{0}),
+      most_entries_(std::max(std::ranges::max(raw.n_blocks),
+                             blocks_for(raw.limits.max_tokens, raw.block_size))),
+      fixed_bytes_(fixed_bytes(raw)),
+      bookkeeping_(raw.limits.ledger, fixed_bytes_, reserved_bytes(raw)),
+      index_(raw.groups.size(), raw.block_size, raw.fingerprint, index_capacity(raw),
              raw.hash_bits) {
   pools_.reserve(raw.groups.size());
   for (std::size_t g = 0; g < raw.groups.size(); ++g) {
     pools_.emplace_back(g, raw.groups[g], raw.n_blocks[g], raw.policies[g], index_);
     counts_.n_blocks += raw.n_blocks[g];
-    largest_pool_ = std::max(largest_pool_, raw.n_blocks[g]);
   }
+  live_.reserve(raw.limits.max_sequences);
   publish_stats();
+}
+
+// Where some layer sees everything, live texts hold a block for each of their nodes. Where none
+// does, their nodes outlive the blocks that their windows have let go.
+std::size_t PagedCache::index_capacity(const PagedConfig& config) {
+  if (!config.reuse_prefixes) return 0;
+  const std::size_t n_blocks =
+      std::accumulate(config.n_blocks.begin(), config.n_blocks.end(), std::size_t{0});
+  const bool windowed =
+      std::ranges::all_of(config.groups, [](const GroupSpec& spec) { return spec.window != 0; });
+  const std::size_t per_text = blocks_for(config.limits.max_tokens, config.block_size);
+  return n_blocks + (windowed ? config.limits.max_sequences * per_text : 0);
+}
+
+std::size_t PagedCache::sequence_bytes(const PagedConfig& config, std::size_t n_entries) {
+  // A node of the map of live sequences: link, cached hash, and its share of the buckets.
+  constexpr std::size_t kNode = sizeof(std::pair<SequenceId, Sequence>) + 4 * sizeof(void*);
+  const std::size_t text =
+      config.reuse_prefixes ? n_entries * sizeof(NodeId) + config.block_size * sizeof(TokenId) : 0;
+  return kNode + text + config.groups.size() * (sizeof(Table) + n_entries * sizeof(BlockId));
+}
+
+std::size_t PagedCache::reserved_bytes(const PagedConfig& config) {
+  return config.limits.max_sequences *
+         sequence_bytes(config, blocks_for(config.limits.max_tokens, config.block_size));
+}
+
+std::size_t PagedCache::fixed_bytes(const PagedConfig& config) {
+  std::size_t bytes =
+      PrefixIndex::n_bytes(config.groups.size(), config.block_size, index_capacity(config));
+  for (std::size_t g = 0; g < config.groups.size(); ++g)
+    bytes += BlockPool::n_bytes(config.n_blocks[g]) +
+             (config.policies.empty() ? eviction_policy_bytes(config.n_blocks[g])
+                                      : config.policies[g]->n_bytes());
+  return bytes;
+}
+
+std::size_t PagedCache::bookkeeping_bytes(const PagedConfig& config) {
+  return fixed_bytes(config) + reserved_bytes(config);
 }
 
 PagedCache::Sequence& PagedCache::live(SequenceId id) {
@@ -61,18 +106,28 @@ const PagedCache::Sequence& PagedCache::live(SequenceId id) const {
   return found->second;
 }
 
-SequenceId PagedCache::open(Sequence sequence) {
-  const SequenceId id{next_id_++};
+// Throws OutOfMemoryError or std::bad_alloc, and then nothing has changed.
+SequenceId PagedCache::open(Sequence sequence, std::size_t min_entries) {
   // Room up front, so that decode steps do not allocate; but not for a max_tokens that no pool
   // could hold.
-  const std::size_t n = std::min(blocks_for(sequence.max_tokens, block_size_), largest_pool_);
-  for (Table& table : sequence.tables) table.blocks.reserve(n);
-  if (reuse_prefixes_) {
-    sequence.path.reserve(n);
-    sequence.tail.reserve(block_size_);
-  }
+  std::size_t n = std::max(std::min(blocks_for(sequence.max_tokens, block_size_), most_entries_),
+                           std::max(sequence.path.size(), min_entries));
+  for (const Table& table : sequence.tables) n = std::max(n, table.blocks.size());
+  sequence.memory = Bookkeeping::Share(bookkeeping_, sequence_bytes(config_, 0));
+  make_entries(sequence, n);
+  if (reuse_prefixes_) sequence.tail.reserve(block_size_);
+  const SequenceId id{next_id_};
   live_.emplace(id, std::move(sequence));
+  ++next_id_;
   return id;
+}
+
+void PagedCache::make_entries(Sequence& sequence, std::size_t n_entries) {
+  if (n_entries <= sequence.n_entries) return;
+  sequence.memory.grow(sequence_bytes(config_, n_entries));
+  for (Table& table : sequence.tables) table.blocks.reserve(n_entries);
+  if (reuse_prefixes_) sequence.path.reserve(n_entries);
+  sequence.n_entries = n_entries;
 }
 
 void PagedCache::publish_stats() {
@@ -91,31 +146,28 @@ void PagedCache::publish_stats() {
 // ---- Prefixes --------------------------------------------------------------------------------
 
 PrefixMatch PagedCache::match_prefix(std::span<const TokenId> prompt, std::size_t max_tokens) {
-  Sequence sequence;
-  sequence.max_tokens = max_tokens;
-  sequence.tables.resize(pools_.size());
-  std::vector<NodeId> held;
-  std::string_view reason = "disabled";
-  if (reuse_prefixes_) {
-    const auto usable = usable_prefix(prompt, max_tokens);
-    const std::vector<NodeId> known = cached_path(usable);
-    const std::size_t n_held = longest_held(known);
-    const auto rest = usable.subspan(n_held * block_size_);
-    if (rest.size() < block_size_) {
-      reason = rest.empty() ? "none" : "partial_block";
-    } else if (n_held < known.size()) {
-      reason = why_lost(known, n_held);
-    } else {
-      reason = why_unknown(known.empty() ? kRootNode : known.back(), rest.first(block_size_));
-    }
-    held.assign(known.begin(), known.begin() + static_cast<std::ptrdiff_t>(n_held));
-  }
-  adopt(sequence, held);
-  const std::size_t n_tokens = sequence.n_tokens;
+  const auto usable = usable_prefix(prompt, max_tokens);
+  const std::vector<NodeId> known = reuse_prefixes_ ? cached_path(usable) : std::vector<NodeId>{};
+  const std::size_t n_held = reuse_prefixes_ ? longest_held(known) : 0;
+  Sequence fresh;
+  fresh.max_tokens = max_tokens;
+  fresh.tables.resize(pools_.size());
+  const SequenceId id = open(std::move(fresh), n_held);  // the last that may fail
+  adopt(live(id), std::span(known).first(n_held));
+  const std::size_t n_tokens = n_held * block_size_;
+  const std::string_view reason = why_no_longer(known, n_held, usable);
   counts_.count_match(prompt.size(), n_tokens, reason);
-  const SequenceId id = open(std::move(sequence));
   publish_stats();
   return {id, n_tokens, std::string(reason)};
+}
+
+std::string_view PagedCache::why_no_longer(const std::vector<NodeId>& known, std::size_t n_held,
+                                           std::span<const TokenId> usable) const {
+  if (!reuse_prefixes_) return "disabled";
+  const auto rest = usable.subspan(n_held * block_size_);
+  if (rest.size() < block_size_) return rest.empty() ? "none" : "partial_block";
+  if (n_held < known.size()) return why_lost(known, n_held);
+  return why_unknown(known.empty() ? kRootNode : known.back(), rest.first(block_size_));
 }
 
 // The nodes of the text's full blocks, as far as the index knows it.
@@ -165,8 +217,8 @@ std::string_view PagedCache::why_unknown(NodeId last, std::span<const TokenId> n
 }
 
 // Makes a new sequence hold a cached text.
-void PagedCache::adopt(Sequence& sequence, const std::vector<NodeId>& path) {
-  sequence.path = path;
+void PagedCache::adopt(Sequence& sequence, std::span<const NodeId> path) {
+  sequence.path.assign(path.begin(), path.end());
   sequence.n_tokens = sequence.n_writable = path.size() * block_size_;
   index_.hold(sequence.tip());
   for (std::size_t g = 0; g < pools_.size(); ++g) {
@@ -192,10 +244,18 @@ bool PagedCache::needs_copy(const Sequence& sequence, std::size_t group) const {
   return !pool.exclusive(last) && !(pool.published(last) && pool.can_unpublish(last));
 }
 
-bool PagedCache::has_room(const Sequence& sequence, std::size_t end) const {
+// How far a group's table reaches once n_tokens are reserved.
+std::size_t PagedCache::reserved_end(const Sequence& sequence, std::size_t group,
+                                     std::size_t n_tokens) const {
+  const bool stepwise = config_.max_step_tokens != 0 && pools_[group].spec().window != 0;
+  return sequence.n_tokens + (stepwise ? std::min(n_tokens, config_.max_step_tokens) : n_tokens);
+}
+
+bool PagedCache::has_room(const Sequence& sequence, std::size_t n_tokens) const {
   for (std::size_t g = 0; g < pools_.size(); ++g) {
     const std::size_t n_entries = sequence.tables[g].blocks.size();
-    const std::size_t wanted = std::max(blocks_for(end, block_size_), n_entries) - n_entries;
+    const std::size_t n_blocks = blocks_for(reserved_end(sequence, g, n_tokens), block_size_);
+    const std::size_t wanted = std::max(n_blocks, n_entries) - n_entries;
     if (wanted + needs_copy(sequence, g) > pools_[g].n_available()) return false;
   }
   return true;
@@ -222,12 +282,22 @@ Reservation PagedCache::reserve(SequenceId id, std::size_t n_tokens) {
   Sequence& sequence = live(id);
   if (n_tokens > sequence.max_tokens - sequence.n_tokens) return {false, "sequence_full"};
   if (n_tokens == 0) return {true, ""};
-  const std::size_t end = sequence.n_tokens + n_tokens;
-  if (!has_room(sequence, end)) return {false, "no_free_blocks"};
+  if (!has_room(sequence, n_tokens)) return {false, "no_free_blocks"};
+  try {
+    make_entries(sequence, blocks_for(sequence.n_tokens + n_tokens, block_size_));
+    copies_.reserve(copies_.size() + pools_.size());
+  } catch (const OutOfMemoryError&) {
+    return {false, "no_memory"};
+  } catch (const std::bad_alloc&) {
+    return {false, "no_memory"};
+  }
+  std::size_t end = sequence.n_tokens + n_tokens;
   for (std::size_t g = 0; g < pools_.size(); ++g) {
     make_private(sequence, g);
     auto& blocks = sequence.tables[g].blocks;
-    while (blocks.size() < blocks_for(end, block_size_)) blocks.push_back(pools_[g].take());
+    const std::size_t group_end = reserved_end(sequence, g, n_tokens);
+    while (blocks.size() < blocks_for(group_end, block_size_)) blocks.push_back(pools_[g].take());
+    end = std::min(end, group_end);
   }
   sequence.n_writable = std::max(sequence.n_writable, end);
   publish_stats();
@@ -239,7 +309,7 @@ void PagedCache::commit(SequenceId id, std::span<const TokenId> tokens) {
   if (sequence.n_tokens + tokens.size() > sequence.n_writable)
     throw InvalidArgument("[paged_cache] expected tokens to be reserved before commit");
   sequence.n_tokens += tokens.size();
-  while (reuse_prefixes_ && !tokens.empty()) {
+  while (reuse_prefixes_ && sequence.is_text_known && !tokens.empty()) {
     const std::size_t n = std::min(tokens.size(), block_size_ - sequence.tail.size());
     const auto part = tokens.first(n);
     sequence.tail.insert(sequence.tail.end(), part.begin(), part.end());
@@ -254,7 +324,12 @@ void PagedCache::commit(SequenceId id, std::span<const TokenId> tokens) {
 // published the same text meanwhile, its block, which holds the same bits, takes our block's place.
 void PagedCache::publish_tail(Sequence& sequence) {
   const std::size_t at = sequence.path.size();
-  const NodeId node = index_.find_or_add(sequence.tip(), sequence.tail);
+  const NodeId node = add_node(sequence.tip(), sequence.tail);
+  if (node == kNoNode) {
+    sequence.is_text_known = false;
+    sequence.tail.clear();
+    return;
+  }
   for (std::size_t g = 0; g < pools_.size(); ++g) {
     BlockId& ours = sequence.tables[g].blocks[at];
     const BlockId theirs = index_.block(node, g);
@@ -269,6 +344,17 @@ void PagedCache::publish_tail(Sequence& sequence) {
   index_.let_go(sequence.tip());
   sequence.path.push_back(node);
   sequence.tail.clear();
+}
+
+// Texts that nobody holds make room in a full index, those that only windows hold first: they may
+// hang on a chain of nodes without blocks. kNoNode if that is not enough.
+NodeId PagedCache::add_node(NodeId parent, std::span<const TokenId> tokens) {
+  NodeId node = index_.find_or_add(parent, tokens);
+  for (const bool windowed : {true, false})
+    for (BlockPool& pool : pools_)
+      while (node == kNoNode && (pool.spec().window != 0) == windowed && pool.evict_one())
+        node = index_.find_or_add(parent, tokens);
+  return node;
 }
 
 void PagedCache::let_go_outside(Sequence& sequence) {
@@ -289,21 +375,39 @@ void PagedCache::let_go_outside(Sequence& sequence) {
 
 Fork PagedCache::fork(SequenceId id) {
   Sequence& parent = live(id);
+  SequenceId child_id{-1};
+  try {
+    child_id = open(twin_of(parent));
+  } catch (const OutOfMemoryError&) {
+    return {{false, "no_memory"}, child_id};
+  } catch (const std::bad_alloc&) {
+    return {{false, "no_memory"}, child_id};
+  }
   parent.n_writable = parent.n_tokens;  // the last block is no longer its own
-  Sequence child = parent;
-  index_.hold(child.tip());
-  const std::size_t n = blocks_for(child.n_tokens, block_size_);
+  index_.hold(parent.tip());
+  const Sequence& child = live(child_id);
   for (std::size_t g = 0; g < pools_.size(); ++g) {
-    auto& blocks = child.tables[g].blocks;
-    blocks.resize(n);
-    for (std::size_t b = 0; b < n; ++b) {
-      if (planted(PlantedFault::MissingReference) && b + 1 == n) break;
+    const auto& blocks = child.tables[g].blocks;
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      if (planted(PlantedFault::MissingReference) && b + 1 == blocks.size()) break;
       if (blocks[b] != kNoBlock) pools_[g].acquire(blocks[b]);
     }
   }
-  const SequenceId child_id = open(std::move(child));
   publish_stats();
   return {{true, ""}, child_id};
+}
+
+// The same text in the same blocks, without what is only reserved. Holds nothing yet.
+PagedCache::Sequence PagedCache::twin_of(const Sequence& parent) const {
+  Sequence child;
+  child.n_tokens = child.n_writable = parent.n_tokens;
+  child.max_tokens = parent.max_tokens;
+  child.path = parent.path;
+  child.tail = parent.tail;
+  child.is_text_known = parent.is_text_known;
+  child.tables = parent.tables;
+  for (Table& table : child.tables) table.blocks.resize(blocks_for(child.n_tokens, block_size_));
+  return child;
 }
 
 // Whether every group has, or can get back from the cache, what position n_tokens needs.
@@ -361,8 +465,11 @@ void PagedCache::cut_text(Sequence& sequence, std::size_t n_tokens) {
     sequence.path.resize(n_full);
     index_.hold(sequence.tip());
     index_.let_go(old_tip);
+    sequence.is_text_known = true;
   }
-  sequence.tail.resize(n_tokens % block_size_);
+  if (!sequence.is_text_known)
+    sequence.is_text_known = n_tokens == n_full * block_size_ && n_full == sequence.path.size();
+  if (sequence.is_text_known) sequence.tail.resize(n_tokens % block_size_);
 }
 
 void PagedCache::release(SequenceId id) {
@@ -385,46 +492,5 @@ SequenceView PagedCache::view(SequenceId id) const {
 }
 
 std::vector<BlockCopy> PagedCache::take_copies() { return std::exchange(copies_, {}); }
-
-// ---- Invariants ------------------------------------------------------------------------------
-
-void PagedCache::check_sequence(const Sequence& s) const {
-  const std::size_t n_full = s.n_tokens / block_size_;
-  if (s.n_tokens > s.n_writable || s.n_writable > std::max(s.max_tokens, s.n_tokens))
-    broken("a sequence may write where it must not");
-  if (reuse_prefixes_ && (s.path.size() != n_full || s.tail.size() != s.n_tokens % block_size_))
-    broken("a sequence has lost its text");
-  for (std::size_t i = 0; i < s.path.size(); ++i)
-    if (index_.parent(s.path[i]) != (i == 0 ? kRootNode : s.path[i - 1]))
-      broken("a sequence's text is not one chain");
-  for (std::size_t g = 0; g < pools_.size(); ++g) {
-    const auto& blocks = s.tables[g].blocks;
-    if (blocks.size() < blocks_for(s.n_writable, block_size_)) broken("a block table is too short");
-    const auto needed = needed_blocks(pools_[g].spec(), block_size_, s.n_tokens);
-    for (std::size_t b = 0; b < blocks.size(); ++b) {
-      if ((b >= needed.end || needed.contains(b)) != (blocks[b] != kNoBlock))
-        broken("a block table lacks a needed block or keeps one outside the window");
-      if (b < s.path.size() && blocks[b] != kNoBlock && index_.block(s.path[b], g) != blocks[b])
-        broken("a full block is not the published one");
-      if (b >= needed.end && !pools_[g].exclusive(blocks[b])) broken("a reserved block is shared");
-    }
-  }
-}
-
-void PagedCache::check_invariants() const {
-  std::vector<std::size_t> tips(index_.n_slots(), 0);
-  for (const auto& [id, sequence] : live_) {
-    check_sequence(sequence);
-    ++tips[static_cast<std::size_t>(sequence.tip())];
-  }
-  index_.check_invariants(tips);
-  for (std::size_t g = 0; g < pools_.size(); ++g) {
-    std::vector<std::uint32_t> holders(pools_[g].n_blocks(), 0);
-    for (const auto& [id, sequence] : live_)
-      for (const BlockId block : sequence.tables[g].blocks)
-        if (block != kNoBlock) ++holders[static_cast<std::size_t>(block)];
-    pools_[g].check_invariants(holders);
-  }
-}
 
 }  // namespace quarrel

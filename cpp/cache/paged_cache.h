@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cache/block_pool.h"
+#include "cache/bookkeeping.h"
 #include "cache/eviction.h"
 #include "cache/kv_cache.h"
 #include "cache/prefix_index.h"
@@ -26,11 +27,19 @@ struct PagedConfig {
   std::uint64_t fingerprint = 0;  // of what K and V depend on beside the tokens
   std::vector<std::shared_ptr<EvictionPolicy>> policies;  // [n_groups]
   int hash_bits = 64;                                     // fewer force collisions, for tests
+  // The most tokens of a sequence that one step computes: groups with a window reserve no more
+  // ahead, so that a long prompt need not fit in them. 0: any number.
+  std::size_t max_step_tokens = 0;
+  BookkeepingLimits limits;
 };
 
 class PagedCache : public KVCache {
  public:
   explicit PagedCache(PagedConfig config);
+
+  // What a cache like this charges to the ledger when it is made; config.policies may be empty, and
+  // then native ones are assumed.
+  static std::size_t bookkeeping_bytes(const PagedConfig& config);
 
   std::string_view strategy() const override { return "paged"; }
   std::size_t block_size() const override { return block_size_; }
@@ -62,14 +71,24 @@ class PagedCache : public KVCache {
     std::size_t n_writable = 0;  // commit may go up to here
     std::vector<NodeId> path;    // [full blocks], when prefixes are reused
     std::vector<TokenId> tail;   // the tokens after the last full block, likewise
-    std::vector<Table> tables;   // [n_groups]
+    // Whether path and tail tell the whole text. They stop where the index was full: the blocks
+    // after that are not published.
+    bool is_text_known = true;
+    std::vector<Table> tables;  // [n_groups]
+    std::size_t n_entries = 0;  // of path and tables, for which there is room
+    Bookkeeping::Share memory;
 
     NodeId tip() const { return path.empty() ? kRootNode : path.back(); }
   };
 
   Sequence& live(SequenceId id);
   const Sequence& live(SequenceId id) const;
-  SequenceId open(Sequence sequence);
+  SequenceId open(Sequence sequence, std::size_t min_entries = 0);
+  void make_entries(Sequence& sequence, std::size_t n_entries);
+  static std::size_t fixed_bytes(const PagedConfig& config);
+  static std::size_t reserved_bytes(const PagedConfig& config);
+  static std::size_t sequence_bytes(const PagedConfig& config, std::size_t n_entries);
+  static std::size_t index_capacity(const PagedConfig& config);
   void publish_stats();
 
   std::vector<NodeId> cached_path(std::span<const TokenId> usable) const;
@@ -77,13 +96,18 @@ class PagedCache : public KVCache {
   bool all_hold(const std::vector<NodeId>& path, std::size_t n_blocks) const;
   std::string_view why_lost(const std::vector<NodeId>& path, std::size_t n_held) const;
   std::string_view why_unknown(NodeId last, std::span<const TokenId> next) const;
-  void adopt(Sequence& sequence, const std::vector<NodeId>& path);
+  std::string_view why_no_longer(const std::vector<NodeId>& known, std::size_t n_held,
+                                 std::span<const TokenId> usable) const;
+  void adopt(Sequence& sequence, std::span<const NodeId> path);
 
   bool needs_copy(const Sequence& sequence, std::size_t group) const;
-  bool has_room(const Sequence& sequence, std::size_t end) const;
+  std::size_t reserved_end(const Sequence& sequence, std::size_t group, std::size_t n_tokens) const;
+  bool has_room(const Sequence& sequence, std::size_t n_tokens) const;
   void make_private(Sequence& sequence, std::size_t group);
   void publish_tail(Sequence& sequence);
+  NodeId add_node(NodeId parent, std::span<const TokenId> tokens);
   void let_go_outside(Sequence& sequence);
+  Sequence twin_of(const Sequence& parent) const;
   bool can_resume(const Sequence& sequence, std::size_t n_tokens) const;
   void cut_table(Sequence& sequence, std::size_t group, std::size_t n_tokens);
   void cut_text(Sequence& sequence, std::size_t n_tokens);
@@ -97,9 +121,10 @@ class PagedCache : public KVCache {
   void check_restorable(const CachedTexts& chain) const;
   void share_cached(Sequence& sequence);
   bool has_room_for_missing(const Sequence& sequence) const;
-  std::vector<BlockFill> take_missing(Sequence& sequence);
   void cache_outside_windows(const Sequence& sequence, const CachedTexts& chain,
                              std::vector<BlockFill>& fills);
+  void take_missing(Sequence& sequence, std::vector<BlockFill>& fills);
+  void learn_text(Sequence& sequence, const CachedTexts& chain);
 
   void check_sequence(const Sequence& sequence) const;
 
@@ -110,9 +135,12 @@ class PagedCache : public KVCache {
     bool fresh;  // of this adoption; else it was there before
   };
 
+  const PagedConfig config_;  // without policies
   const std::size_t block_size_;
   const bool reuse_prefixes_;
-  std::size_t largest_pool_ = 0;  // blocks
+  std::size_t most_entries_;  // that a new sequence gets at once
+  const std::size_t fixed_bytes_;
+  Bookkeeping bookkeeping_;
   PrefixIndex index_;
   std::vector<BlockPool> pools_;  // [n_groups]
   std::unordered_map<SequenceId, Sequence> live_;

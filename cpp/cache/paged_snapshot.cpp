@@ -111,13 +111,17 @@ std::vector<BlockFill> PagedCache::adopt(const CachedTexts& texts) {
   std::vector<BlockFill> fills;
   if (!reuse_prefixes_) return fills;
   std::vector<NodeId> nodes(texts.size(), kNoNode);  // kNoNode: nothing can follow it
+  fills.reserve(texts.size() * pools_.size());
+  adopted_blocks_.reserve(texts.size() * pools_.size());
+  adopted_nodes_.reserve(texts.size());
   for (std::size_t at = 0; at < texts.size(); ++at) {
     const std::int32_t before = texts.parents[at];
     const NodeId parent =
         before == CachedTexts::kNoParent ? kRootNode : nodes[static_cast<std::size_t>(before)];
     if (parent == kNoNode) continue;
     if (!worth_adopting(texts, at, index_.find(parent, texts.text(at)))) continue;
-    const NodeId node = index_.find_or_add(parent, texts.text(at));
+    const NodeId node = add_node(parent, texts.text(at));
+    if (node == kNoNode) continue;
     index_.hold(node);
     adopted_nodes_.push_back(node);
     if (adopt_block(texts, at, node, fills)) nodes[at] = node;
@@ -178,8 +182,7 @@ bool PagedCache::has_room_for_missing(const Sequence& sequence) const {
   return true;
 }
 
-std::vector<BlockFill> PagedCache::take_missing(Sequence& sequence) {
-  std::vector<BlockFill> fills;
+void PagedCache::take_missing(Sequence& sequence, std::vector<BlockFill>& fills) {
   for (std::size_t g = 0; g < pools_.size(); ++g) {
     auto& blocks = sequence.tables[g].blocks;
     all_needed(needed_blocks(pools_[g].spec(), block_size_, sequence.n_tokens), [&](std::size_t b) {
@@ -193,7 +196,25 @@ std::vector<BlockFill> PagedCache::take_missing(Sequence& sequence) {
   for (const BlockFill& fill : fills)
     if (fill.text_block < sequence.path.size())
       pools_[fill.group].publish(fill.block, sequence.path[fill.text_block]);
-  return fills;
+}
+
+// Into an empty sequence that has room for it, as far as the index has.
+void PagedCache::learn_text(Sequence& sequence, const CachedTexts& chain) {
+  for (std::size_t b = 0; b < chain.size(); ++b) {
+    const auto text = chain.text(b);
+    if (text.size() < block_size_) {
+      sequence.tail.assign(text.begin(), text.end());
+      return;
+    }
+    const NodeId node = add_node(sequence.tip(), text);
+    if (node == kNoNode) {
+      sequence.is_text_known = false;
+      return;
+    }
+    index_.hold(node);  // before its parent is let go, and before another node makes room
+    index_.let_go(sequence.tip());
+    sequence.path.push_back(node);
+  }
 }
 
 // From the tail backwards, as a trim would want them back. Into free blocks only.
@@ -212,26 +233,21 @@ void PagedCache::cache_outside_windows(const Sequence& sequence, const CachedTex
 
 Restored PagedCache::restore(const CachedTexts& chain, std::size_t max_tokens) {
   check_restorable(chain);
+  if (chain.n_tokens() > max_tokens) return {{false, "sequence_full"}, SequenceId{-1}, {}};
+  std::vector<BlockFill> fills;
+  fills.reserve(chain.size() * pools_.size());
   Sequence fresh;
-  fresh.n_tokens = fresh.n_writable = chain.n_tokens();
   fresh.max_tokens = max_tokens;
-  if (fresh.n_tokens > max_tokens) return {{false, "sequence_full"}, SequenceId{-1}, {}};
   fresh.tables.resize(pools_.size());
-  for (std::size_t b = 0; reuse_prefixes_ && b < chain.size(); ++b) {
-    const auto text = chain.text(b);
-    if (text.size() == block_size_) {
-      fresh.path.push_back(index_.find_or_add(fresh.tip(), text));
-    } else {
-      fresh.tail.assign(text.begin(), text.end());
-    }
-  }
-  index_.hold(fresh.tip());
-  share_cached(fresh);
-  const SequenceId id = open(std::move(fresh));
+  const SequenceId id = open(std::move(fresh), chain.size());
+  Sequence& sequence = live(id);
+  index_.hold(sequence.tip());
   try {
-    Sequence& sequence = live(id);
+    if (reuse_prefixes_) learn_text(sequence, chain);
+    sequence.n_tokens = sequence.n_writable = chain.n_tokens();
+    share_cached(sequence);
     if (has_room_for_missing(sequence)) {
-      auto fills = take_missing(sequence);
+      take_missing(sequence, fills);
       cache_outside_windows(sequence, chain, fills);
       publish_stats();
       return {{true, ""}, id, std::move(fills)};

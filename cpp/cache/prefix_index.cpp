@@ -22,6 +22,7 @@ PrefixIndex::PrefixIndex(std::size_t n_groups, std::size_t block_size, std::uint
                          std::size_t capacity, int hash_bits)
     : n_groups_(n_groups),
       block_size_(block_size),
+      capacity_(capacity),
       hash_mask_(mask_of(hash_bits)),
       buckets_(std::bit_ceil(capacity + 1), kNoNode),
       removed_(std::bit_ceil(capacity + 1), ~BlockHash{0}) {
@@ -31,6 +32,13 @@ PrefixIndex::PrefixIndex(std::size_t n_groups, std::size_t block_size, std::uint
   held_children_.reserve((capacity + 1) * n_groups);
   take_node();
   nodes_[0] = {mix_bits(salt), kNoNode, kNoNode, 0, 0, 0};
+}
+
+std::size_t PrefixIndex::n_bytes(std::size_t n_groups, std::size_t block_size,
+                                 std::size_t capacity) {
+  const std::size_t per_group = sizeof(BlockId) + sizeof(std::uint32_t);
+  return (capacity + 1) * (sizeof(Node) + block_size * sizeof(TokenId) + n_groups * per_group) +
+         std::bit_ceil(capacity + 1) * (sizeof(NodeId) + sizeof(BlockHash));
 }
 
 BlockHash PrefixIndex::hash(NodeId parent, std::span<const TokenId> tokens) const {
@@ -58,7 +66,7 @@ NodeId PrefixIndex::find(NodeId parent, std::span<const TokenId> tokens) const {
 NodeId PrefixIndex::find_or_add(NodeId parent, std::span<const TokenId> tokens) {
   const BlockHash hash = this->hash(parent, tokens);
   const NodeId found = lookup(hash, parent, tokens);
-  if (found != kNoNode) return found;
+  if (found != kNoNode || is_full()) return found;
   const NodeId node = take_node();
   at(node) = {hash, parent, kNoNode, 0, 0, 0};
   std::ranges::copy(tokens, tokens_.begin() + static_cast<std::ptrdiff_t>(
@@ -84,7 +92,6 @@ NodeId PrefixIndex::take_node() {
 }
 
 void PrefixIndex::link(NodeId node) {
-  if (n_nodes_ > buckets_.size()) grow_buckets();
   NodeId& first = buckets_[bucket(at(node).hash)];
   at(node).next = first;
   first = node;
@@ -94,20 +101,6 @@ void PrefixIndex::unlink(NodeId node) {
   NodeId* link = &buckets_[bucket(at(node).hash)];
   while (*link != node) link = &at(*link).next;
   *link = at(node).next;
-}
-
-void PrefixIndex::grow_buckets() {
-  const std::vector<NodeId> old(buckets_);
-  buckets_.assign(old.size() * 2, kNoNode);
-  for (const NodeId first : old) {
-    for (NodeId node = first; node != kNoNode;) {
-      const NodeId next = at(node).next;
-      NodeId& head = buckets_[bucket(at(node).hash)];
-      at(node).next = head;
-      head = node;
-      node = next;
-    }
-  }
 }
 
 void PrefixIndex::let_go(NodeId node) {

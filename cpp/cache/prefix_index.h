@@ -21,14 +21,18 @@ inline constexpr NodeId kRootNode{0};  // the empty text; never removed
 
 class PrefixIndex {
  public:
-  // salt: texts of another model, dtype or adapter hash differently. capacity: nodes to make room
-  // for at once. hash_bits: fewer than 64 force collisions, for tests.
+  // salt: texts of another model, dtype or adapter hash differently. capacity: the most nodes,
+  // beside the root; memory for them is taken at once. hash_bits: fewer than 64 force collisions,
+  // for tests.
   PrefixIndex(std::size_t n_groups, std::size_t block_size, std::uint64_t salt,
               std::size_t capacity, int hash_bits);
 
   // tokens: [block_size]. kNoNode when this text is not here.
   NodeId find(NodeId parent, std::span<const TokenId> tokens) const;
+  // kNoNode when the text is new and the index is full.
   NodeId find_or_add(NodeId parent, std::span<const TokenId> tokens);
+  bool is_full() const { return n_nodes_ > capacity_; }
+  static std::size_t n_bytes(std::size_t n_groups, std::size_t block_size, std::size_t capacity);
 
   // A live sequence ends at this node (or an adoption needs it): it stays, with all nodes above it.
   void hold(NodeId node) { ++at(node).n_holders; }
@@ -76,11 +80,11 @@ class PrefixIndex {
   NodeId take_node();
   void link(NodeId node);
   void unlink(NodeId node);
-  void grow_buckets();
   void prune(NodeId node);
 
   const std::size_t n_groups_;
   const std::size_t block_size_;
+  const std::size_t capacity_;
   const BlockHash hash_mask_;
   std::vector<Node> nodes_;
   std::vector<TokenId> tokens_;               // [nodes, block_size]

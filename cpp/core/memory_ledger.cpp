@@ -48,20 +48,37 @@ std::shared_ptr<MemoryLedger> MemoryLedger::create(std::size_t cap_bytes) {
   return std::shared_ptr<MemoryLedger>(new MemoryLedger(cap_bytes));
 }
 
-MemoryLedger::Charge MemoryLedger::charge(MemoryKind kind, std::size_t bytes) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (bytes > cap_bytes_ - total_) {
-      throw OutOfMemoryError(
-          "[memory] " + std::string(memory_kind_name(kind)) + " needs " + std::to_string(bytes) +
-          " bytes but only " + std::to_string(cap_bytes_ - total_) + " of the cap of " +
-          std::to_string(cap_bytes_) + " are free; raise memory_limit or lower the context length");
-    }
-    used_[static_cast<std::size_t>(kind)] += bytes;
-    total_ += bytes;
-    peak_ = std::max(peak_, total_);
+void MemoryLedger::Charge::resize(std::size_t bytes) {
+  if (bytes > bytes_) {
+    ledger_->take(kind_, bytes - bytes_);
+  } else if (bytes < bytes_) {
+    ledger_->release(kind_, bytes_ - bytes);
   }
+  bytes_ = bytes;
+}
+
+MemoryLedger::Charge MemoryLedger::charge(MemoryKind kind, std::size_t bytes) {
+  take(kind, bytes);
   return Charge(shared_from_this(), kind, bytes);
+}
+
+void MemoryLedger::take(MemoryKind kind, std::size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const bool refused = refuse_in_ > 0 && --refuse_in_ == 0;
+  if (refused || bytes > cap_bytes_ - total_) {
+    throw OutOfMemoryError(
+        "[memory] " + std::string(memory_kind_name(kind)) + " needs " + std::to_string(bytes) +
+        " bytes but only " + std::to_string(cap_bytes_ - total_) + " of the cap of " +
+        std::to_string(cap_bytes_) + " are free; raise memory_limit or lower the context length");
+  }
+  used_[static_cast<std::size_t>(kind)] += bytes;
+  total_ += bytes;
+  peak_ = std::max(peak_, total_);
+}
+
+void MemoryLedger::refuse_charge(std::size_t n) {
+  const std::lock_guard lock(mutex_);
+  refuse_in_ = n;
 }
 
 void MemoryLedger::release(MemoryKind kind, std::size_t bytes) {

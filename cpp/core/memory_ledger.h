@@ -25,6 +25,8 @@ class MemoryLedger : public std::enable_shared_from_this<MemoryLedger> {
     Charge& operator=(Charge&& other) noexcept;
     ~Charge();
     std::size_t bytes() const { return bytes_; }
+    // Throws OutOfMemoryError, and then nothing has changed; a smaller size never does.
+    void resize(std::size_t bytes);
 
    private:
     friend class MemoryLedger;
@@ -39,6 +41,8 @@ class MemoryLedger : public std::enable_shared_from_this<MemoryLedger> {
 
   // Throws OutOfMemoryError, naming what was asked and what is free, if the cap does not allow it.
   Charge charge(MemoryKind kind, std::size_t bytes);
+  // For tests: the n-th charge from now, or growth of one, is refused whatever is free. 0: none.
+  void refuse_charge(std::size_t n);
 
   std::size_t cap_bytes() const { return cap_bytes_; }
   std::size_t used_bytes() const;
@@ -47,6 +51,7 @@ class MemoryLedger : public std::enable_shared_from_this<MemoryLedger> {
 
  private:
   explicit MemoryLedger(std::size_t cap_bytes) : cap_bytes_(cap_bytes) {}
+  void take(MemoryKind kind, std::size_t bytes);
   void release(MemoryKind kind, std::size_t bytes);
 
   const std::size_t cap_bytes_;
@@ -54,6 +59,7 @@ class MemoryLedger : public std::enable_shared_from_this<MemoryLedger> {
   std::array<std::size_t, kMemoryKinds> used_{};
   std::size_t total_ = 0;
   std::size_t peak_ = 0;
+  std::size_t refuse_in_ = 0;
 };
 
 }  // namespace quarrel

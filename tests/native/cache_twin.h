@@ -430,7 +430,13 @@ struct Driven {
 inline PagedConfig paged_config(std::vector<GroupSpec> groups, std::size_t block_size,
                                 std::vector<std::size_t> n_blocks, const char* policy = "lru",
                                 bool reuse = true, int hash_bits = 64) {
-  PagedConfig config{std::move(groups), block_size, std::move(n_blocks), reuse, 1, {}, hash_bits};
+  PagedConfig config;
+  config.groups = std::move(groups);
+  config.block_size = block_size;
+  config.n_blocks = std::move(n_blocks);
+  config.reuse_prefixes = reuse;
+  config.fingerprint = 1;
+  config.hash_bits = hash_bits;
   for (const std::size_t n : config.n_blocks)
     config.policies.push_back(make_eviction_policy(policy, n));
   return config;

@@ -140,17 +140,21 @@ TEST_CASE("the index tells equal blocks after different texts apart, even when h
   }
 }
 
-TEST_CASE("the index grows beyond its first capacity") {
-  PrefixIndex index(1, 1, 0, 2, 64);
+TEST_CASE("a full index takes no new text until one goes") {
+  PrefixIndex index(1, 1, 0, 3, 64);
   NodeId node = kRootNode;
-  for (TokenId token = 0; token < 1000; ++token) node = index.find_or_add(node, {{token}});
+  for (const TokenId token : {5, 6, 7}) node = index.find_or_add(node, {{token}});
+  CHECK(index.is_full());
+  CHECK(index.n_nodes() == 4);
+  CHECK(index.find_or_add(node, {{8}}) == kNoNode);
+  CHECK(index.find_or_add(kRootNode, {{5}}) != kNoNode);  // known
   index.hold(node);
   std::vector<std::size_t> holders(index.n_slots(), 0);
   holders[static_cast<std::size_t>(node)] = 1;
   index.check_invariants(holders);
-  CHECK(index.n_nodes() == 1001);
   index.let_go(node);
   CHECK(index.n_nodes() == 1);
+  CHECK(index.find_or_add(kRootNode, {{8}}) != kNoNode);
 }
 
 TEST_CASE("salts keep texts of different models apart") {

@@ -71,6 +71,27 @@ TEST_CASE("moving a charge moves the bytes, never doubles or drops them") {
   CHECK(ledger->used_bytes() == 0);
 }
 
+TEST_CASE("a charge that cannot grow stays as it was") {
+  const auto ledger = MemoryLedger::create(100);
+  auto charge = ledger->charge(MemoryKind::PrefixCache, 10);
+  charge.resize(100);
+  CHECK(ledger->used_bytes(MemoryKind::PrefixCache) == 100);
+  CHECK_THROWS_AS(charge.resize(101), OutOfMemoryError);
+  CHECK(charge.bytes() == 100);
+  charge.resize(5);
+  CHECK(ledger->used_bytes() == 5);
+  CHECK(ledger->peak_bytes() == 100);
+}
+
+TEST_CASE("tests can have any charge refused") {
+  const auto ledger = MemoryLedger::create(100);
+  ledger->refuse_charge(2);
+  auto first = ledger->charge(MemoryKind::KV, 1);
+  CHECK_THROWS_AS(first.resize(2), OutOfMemoryError);
+  first.resize(2);
+  CHECK(ledger->used_bytes() == 2);
+}
+
 TEST_CASE("a charge keeps its ledger alive") {
   auto ledger = MemoryLedger::create(100);
   const std::weak_ptr<MemoryLedger> watched = ledger;
