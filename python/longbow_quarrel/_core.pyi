@@ -25,6 +25,11 @@ class MemoryLedger:
     @property
     def used_bytes(self) -> int: ...
 
+    def refuse_charge(self, n: int) -> None:
+        """
+        For tests: refuse the n-th charge from now, whatever is free; 0 refuses none.
+        """
+
     def used_by_kind(self) -> dict[str, int]:
         """Bytes by kind: weights, kv, scratch, ..."""
 
@@ -255,6 +260,9 @@ class EvictionPolicy:
     def victim(self) -> int:
         """One of the inserted blocks; erase follows."""
 
+def eviction_policy_bytes(n_blocks: int) -> int:
+    """What a native policy takes for a layer group, in bytes."""
+
 def make_eviction_policy(name: str, n_blocks: int) -> EvictionPolicy:
     """A native policy: lru, lfu or fifo."""
 
@@ -329,26 +337,38 @@ class KVCache:
 class ContiguousCache(KVCache):
     """One reserved run of consecutive blocks per sequence."""
 
-    def __init__(self, n_groups: int, block_size: int, n_blocks: int, reuse_prefixes: bool) -> None: ...
+    def __init__(self, n_groups: int, block_size: int, n_blocks: int, reuse_prefixes: bool, ledger: MemoryLedger | None = None, max_sequences: int = 0) -> None: ...
+
+    @staticmethod
+    def bookkeeping_bytes(block_size: int, n_blocks: int, max_sequences: int) -> int:
+        """What such a cache charges to its ledger."""
 
 class PagedCache(KVCache):
     """Blocks on demand, shared by equal beginnings."""
 
-    def __init__(self, groups: Sequence[tuple[int, int]], block_size: int, n_blocks: Sequence[int], policies: Sequence[EvictionPolicy], reuse_prefixes: bool = True, fingerprint: int = 0, hash_bits: int = 64) -> None:
+    def __init__(self, groups: Sequence[tuple[int, int]], block_size: int, n_blocks: Sequence[int], policies: Sequence[EvictionPolicy], reuse_prefixes: bool = True, fingerprint: int = 0, hash_bits: int = 64, max_step_tokens: int = 0, ledger: MemoryLedger | None = None, max_sequences: int = 0, max_tokens: int = 0) -> None:
         """
         groups: (window, sinks) of each layer group; window 0: all. n_blocks, policies: one per group.
         fingerprint: of what K and V depend on beside the tokens. hash_bits: fewer than 64 force
-        collisions, for tests.
+        collisions, for tests. max_step_tokens: the most tokens of a sequence that a step computes;
+        groups with a window reserve no more ahead (0: any number). ledger: charged for the tables of
+        max_sequences sequences of max_tokens at once, and for others as they come.
         """
+
+    @staticmethod
+    def bookkeeping_bytes(groups: Sequence[tuple[int, int]], block_size: int, n_blocks: Sequence[int], reuse_prefixes: bool, max_sequences: int, max_tokens: int) -> int:
+        """What such a cache, with native policies, charges to its ledger."""
 
 class SlidingWindowCache(PagedCache):
     """The last window tokens and the first sinks of each sequence."""
 
-    def __init__(self, window: int, sinks: int, groups: Sequence[tuple[int, int]], block_size: int, n_blocks: Sequence[int], policies: Sequence[EvictionPolicy], reuse_prefixes: bool = True, fingerprint: int = 0, hash_bits: int = 64) -> None:
+    def __init__(self, window: int, sinks: int, groups: Sequence[tuple[int, int]], block_size: int, n_blocks: Sequence[int], policies: Sequence[EvictionPolicy], reuse_prefixes: bool = True, fingerprint: int = 0, hash_bits: int = 64, max_step_tokens: int = 0, ledger: MemoryLedger | None = None, max_sequences: int = 0, max_tokens: int = 0) -> None:
         """
         groups: (window, sinks) of each layer group; window 0: all. n_blocks, policies: one per group.
         fingerprint: of what K and V depend on beside the tokens. hash_bits: fewer than 64 force
-        collisions, for tests.
+        collisions, for tests. max_step_tokens: the most tokens of a sequence that a step computes;
+        groups with a window reserve no more ahead (0: any number). ledger: charged for the tables of
+        max_sequences sequences of max_tokens at once, and for others as they come.
         """
 
 class BlockStore:

@@ -30,6 +30,11 @@ class CacheConfig:
         sinks: first tokens that stay visible in those layers.
         eviction: name of an eviction policy.
         fingerprint: names all that K and V depend on beside the tokens (model, types, adapters).
+        max_step_tokens: the most tokens of a sequence that a step computes, so that groups with a
+            window need not reserve more ahead; 0 for any number.
+        max_num_seqs: live sequences whose tables are charged to the ledger at once.
+        context_length: tokens of each of them.
+        ledger: what the cache's own memory is charged to; None charges nothing.
     """
 
     groups: tuple[int, ...]
@@ -40,6 +45,10 @@ class CacheConfig:
     sinks: int
     eviction: str
     fingerprint: str
+    max_step_tokens: int = 0
+    max_num_seqs: int = 0
+    context_length: int = 0
+    ledger: _core.MemoryLedger | None = None
 
     def policies(self) -> list[_core.EvictionPolicy]:
         """One fresh eviction policy for each layer group."""
@@ -70,7 +79,12 @@ EvictionFactory = Callable[[int], _core.EvictionPolicy]
 
 def _contiguous(config: CacheConfig) -> _core.KVCache:
     return _core.ContiguousCache(
-        len(config.groups), config.block_size, min(config.n_blocks), config.reuse_prefixes
+        len(config.groups),
+        config.block_size,
+        min(config.n_blocks),
+        config.reuse_prefixes,
+        config.ledger,
+        config.max_num_seqs,
     )
 
 
@@ -82,6 +96,10 @@ def _paged(config: CacheConfig) -> _core.KVCache:
         config.policies(),
         config.reuse_prefixes,
         config.salt(),
+        max_step_tokens=config.max_step_tokens,
+        ledger=config.ledger,
+        max_sequences=config.max_num_seqs,
+        max_tokens=config.context_length,
     )
 
 
@@ -95,6 +113,10 @@ def _sliding_window(config: CacheConfig) -> _core.KVCache:
         config.policies(),
         config.reuse_prefixes,
         config.salt(),
+        max_step_tokens=config.max_step_tokens,
+        ledger=config.ledger,
+        max_sequences=config.max_num_seqs,
+        max_tokens=config.context_length,
     )
 
 
@@ -105,6 +127,43 @@ _strategies: dict[str, StrategyFactory] = {
 }
 _NATIVE_POLICIES = ("lru", "lfu", "fifo")
 _policies: dict[str, EvictionFactory] = {}
+
+
+def kept_spans(
+    strategy: str, groups: Sequence[int], *, window: int = 0, sinks: int = 0
+) -> list[tuple[int, int]]:
+    """What a strategy keeps of each layer group, as (window, sinks) in tokens; window 0: all.
+
+    A strategy from outside is taken to keep everything.
+    """
+    if strategy == "sliding_window":
+        return attention_masks(groups, window, sinks)
+    return [(own if strategy == "paged" else 0, 0) for own in groups]
+
+
+def bookkeeping_bytes(strategy: str, config: CacheConfig) -> int:
+    """What a cache charges to its ledger when it is made; exact, and allocates nothing.
+
+    Strategies and policies from outside keep their tables in Python's memory: 0.
+    """
+    if strategy == "contiguous":
+        return _core.ContiguousCache.bookkeeping_bytes(
+            config.block_size, min(config.n_blocks), config.max_num_seqs
+        )
+    if strategy not in ("paged", "sliding_window"):
+        return 0
+    spans = kept_spans(strategy, config.groups, window=config.window, sinks=config.sinks)
+    n_bytes = _core.PagedCache.bookkeeping_bytes(
+        spans,
+        config.block_size,
+        config.n_blocks,
+        config.reuse_prefixes,
+        config.max_num_seqs,
+        config.context_length,
+    )
+    if config.eviction in _policies:
+        n_bytes -= sum(map(_core.eviction_policy_bytes, config.n_blocks))
+    return n_bytes
 
 
 def strategies() -> list[str]:
@@ -176,8 +235,42 @@ def make_cache(
     sinks: int = 0,
     eviction: str = "lru",
     fingerprint: str = "",
+    max_step_tokens: int = 0,
+    max_num_seqs: int = 0,
+    context_length: int = 0,
+    ledger: _core.MemoryLedger | None = None,
 ) -> _core.KVCache:
     """The bookkeeping of a KV cache; see :class:`CacheConfig` for the arguments.
+
+    Raises:
+        UsageError: no strategy or policy has this name, or the numbers make no sense.
+        OutOfMemoryError: the ledger's cap does not allow its tables.
+    """
+    config = CacheConfig(
+        groups=tuple(groups),
+        block_size=block_size,
+        n_blocks=tuple(n_blocks),
+        reuse_prefixes=reuse_prefixes,
+        window=window,
+        sinks=sinks,
+        eviction=eviction,
+        fingerprint=fingerprint,
+        max_step_tokens=max_step_tokens,
+        max_num_seqs=max_num_seqs,
+        context_length=context_length,
+        ledger=ledger,
+    )
+    return build_cache(strategy, config)
+
+
+def build_cache(strategy: str, config: CacheConfig) -> _core.KVCache:
+    """What :func:`make_cache` does, from a :class:`CacheConfig`."""
+    check_cache(strategy, config)
+    return _strategies[strategy](config)
+
+
+def check_cache(strategy: str, config: CacheConfig) -> None:
+    """Refuse by name what :func:`make_cache` cannot make.
 
     Raises:
         UsageError: no strategy or policy has this name, or the numbers make no sense.
@@ -185,27 +278,15 @@ def make_cache(
     if strategy not in _strategies:
         known = ", ".join(_strategies)
         raise UsageError(f"cache: expected one of {known}, got {strategy!r}.")
-    if strategy == "sliding_window" and window < 1:
+    if strategy == "sliding_window" and config.window < 1:
         raise UsageError(
             "cache: sliding_window needs a window of at least one token; set --window."
         )
-    if len(groups) != len(n_blocks):
+    if len(config.groups) != len(config.n_blocks):
         raise UsageError(
-            f"cache: expected a number of blocks for each of {len(groups)} layer groups, "
-            f"got {len(n_blocks)}."
+            f"cache: expected a number of blocks for each of {len(config.groups)} layer groups, "
+            f"got {len(config.n_blocks)}."
         )
-    if eviction not in eviction_policies():
+    if config.eviction not in eviction_policies():
         known = ", ".join(eviction_policies())
-        raise UsageError(f"eviction: expected one of {known}, got {eviction!r}.")
-    return _strategies[strategy](
-        CacheConfig(
-            groups=tuple(groups),
-            block_size=block_size,
-            n_blocks=tuple(n_blocks),
-            reuse_prefixes=reuse_prefixes,
-            window=window,
-            sinks=sinks,
-            eviction=eviction,
-            fingerprint=fingerprint,
-        )
-    )
+        raise UsageError(f"eviction: expected one of {known}, got {config.eviction!r}.")

@@ -56,7 +56,7 @@ class Engine:
     @property
     def max_prompt_tokens(self) -> int:
         """The longest prompt that leaves room for one token."""
-        return min(self.runner.context_length, self.runner.capacity_tokens) - 1
+        return self.runner.max_text_tokens - 1
 
     def add(
         self, prompt: Sequence[int], params: SamplingParams, *, resume: SavedSequence | None = None

@@ -292,6 +292,7 @@ class LLM:
                 "used_bytes": runner.ledger.used_bytes,
                 "peak_bytes": runner.ledger.peak_bytes,
                 "by_kind": runner.ledger.used_by_kind(),
+                "predicted_by_kind": dict(runner.plan.by_kind),
             },
             "scheduler": {
                 "running": len(self.engine.scheduler.running),

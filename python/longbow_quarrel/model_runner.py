@@ -2,105 +2,99 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from longbow_quarrel import _core, models
-from longbow_quarrel.cache import attention_masks, make_cache
-from longbow_quarrel.config import EngineConfig, total_memory_bytes
-from longbow_quarrel.device import make_device
+from longbow_quarrel import _core
+from longbow_quarrel.cache import build_cache
+from longbow_quarrel.config import EngineConfig
 from longbow_quarrel.errors import UsageError
+from longbow_quarrel.memory_plan import Planner
 from longbow_quarrel.scheduler import ScheduledChunk
-
-_DEFAULT_CONTEXT = 8192
-_DEFAULT_TOKENS_PER_SEQUENCE = 1024
 
 
 class ModelRunner:
     """Loads a GGUF file and computes steps of it.
 
     Attributes:
-        context_length: tokens a text may have.
-        capacity_tokens: tokens the KV cache holds.
-        masks: what each layer group may see, see :func:`cache.attention_masks`.
+        plan: what was to be charged to the ledger, and was.
     """
 
-    def __init__(self, path: Path, config: EngineConfig) -> None:
+    def __init__(
+        self, path: Path, config: EngineConfig, ledger: _core.MemoryLedger | None = None
+    ) -> None:
+        """``ledger``: what to charge, in place of one with the configured cap.
+
+        Raises:
+            OutOfMemoryError: the plan does not fit under the cap.
+        """
         self.config = config
         self.file = _core.GGUFFile(str(path))
-        self.parameters, self.program = models.record(self.file)
-        limit = config.memory_limit
-        self.ledger = _core.MemoryLedger(
-            int(total_memory_bytes() * 0.8) if limit == "auto" else limit
-        )
-        self.device = make_device(config)
-        self.context_length = config.context_length or min(
-            self.parameters.context_length, _DEFAULT_CONTEXT
-        )
-        self.max_tokens = min(config.max_num_batched_tokens, self.context_length)
+        planner = Planner(self.file, config)
+        self.parameters, self.program = planner.parameters, planner.program
+        self.device = planner.device
+        self.plan = planner.plan()
+        self.plan.check()
+        self.ledger = ledger or _core.MemoryLedger(self.plan.cap_bytes)
         self.executable = self.device.compile(
             self.program,
-            self.max_tokens,
+            self.plan.max_step_tokens,
             self.ledger,
-            max_selected_rows=config.max_num_seqs,
-            max_context_tokens=self.context_length,
+            max_selected_rows=self.plan.max_num_seqs,
+            max_context_tokens=self.plan.context_length,
         )
-
-        block_bytes = self.device.kv_block_bytes(
-            self.program, config.block_size, config.kv_type_k, config.kv_type_v
-        )
-        n_blocks = self._blocks_per_group(config, sum(block_bytes))
-        self.capacity_tokens = n_blocks * config.block_size
-        self.kv_bytes_per_token = sum(block_bytes) // config.block_size
-        own_windows = [group.window for group in self.program.groups]
-        window = config.window
-        if config.cache == "sliding_window":
-            window = window or self.context_length
-        self.masks = attention_masks(own_windows, window, config.sinks)
-        self.cache: _core.KVCache = make_cache(
-            config.cache,
-            # A cache without a window of its own keeps the sinks of a narrowed layer too.
-            groups=[
-                own if mask == (own, 0) or config.cache == "sliding_window" else 0
-                for own, mask in zip(own_windows, self.masks, strict=True)
-            ],
-            block_size=config.block_size,
-            n_blocks=[n_blocks] * len(block_bytes),
-            reuse_prefixes=config.prefix_caching,
-            window=window or 0,
-            sinks=config.sinks,
-            eviction=config.eviction,
-            fingerprint=(
-                f"{path}:{self.file.file_bytes}:{config.kv_type_k}:{config.kv_type_v}:{self.masks}"
-            ),
+        self.cache: _core.KVCache = build_cache(
+            config.cache, dataclasses.replace(self.plan.cache_config, ledger=self.ledger)
         )
         self.storage = self.device.allocate_kv(
             self.program,
             config.block_size,
-            [n_blocks] * len(block_bytes),
+            list(self.plan.n_blocks),
             config.kv_type_k,
             config.kv_type_v,
             self.ledger,
         )
         self._runner = _core.StepRunner(
-            self.executable, self.storage, self.cache, self.parameters.vocab_size, self.masks
+            self.executable,
+            self.storage,
+            self.cache,
+            self.parameters.vocab_size,
+            self.masks,
         )
 
-    def _blocks_per_group(self, config: EngineConfig, bytes_per_block: int) -> int:
-        if config.kv_cache_memory != "auto":
-            n_blocks = config.kv_cache_memory // bytes_per_block
-            if n_blocks == 0:
-                raise UsageError(
-                    f"kv_cache_memory: one block takes {bytes_per_block} bytes; give at least that."
-                )
-            return n_blocks
-        tokens = max(self.context_length, config.max_num_seqs * _DEFAULT_TOKENS_PER_SEQUENCE)
-        free = self.ledger.cap_bytes - self.ledger.used_bytes
-        wanted = -(-tokens // config.block_size)
-        return max(1, min(wanted, free // 2 // bytes_per_block))
+    @property
+    def masks(self) -> list[tuple[int, int]]:
+        """What each layer group may see, see :func:`cache.attention_masks`."""
+        return list(self.plan.masks)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens a text may have, as configured."""
+        return self.plan.context_length
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Tokens a text may have, and that the KV cache can hold of one."""
+        return self.plan.max_text_tokens
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a step."""
+        return self.plan.max_step_tokens
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Tokens the KV cache holds at the same time."""
+        return self.plan.capacity_tokens
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of K and V of a token, in all layers."""
+        return self.plan.kv_bytes_per_token
 
     def run(self, chunks: Sequence[ScheduledChunk]) -> NDArray[np.float32]:
         """Compute one step and commit it. Chunks that decode come first.

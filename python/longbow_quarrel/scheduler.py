@@ -164,15 +164,12 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self._max_running and not self._is_full:
             request = self.waiting[0]
-            match = self._open(request)
-            # Room for all that is known, so that a long prompt is not admitted to be preempted.
-            room = self._cache.reserve(match.sequence, request.n_tokens - match.n_tokens)
-            if not room:
-                self._cache.release(match.sequence)
+            match, reason = self._open(request)
+            if match is None:
                 if self.running:
                     self._is_full = True  # room comes when one of them ends
                     return
-                self._refuse(request, room.reason)
+                self._refuse(request, reason)
                 continue
             self.waiting.popleft()
             self.running.append(request)
@@ -181,10 +178,20 @@ class Scheduler:
             if request.timings.started is None:  # else it resumes after a preemption
                 self._start(request, match.n_tokens, match.miss_reason)
 
-    def _open(self, request: Request) -> _core.PrefixMatch:
+    def _open(self, request: Request) -> tuple[_core.PrefixMatch | None, str]:
+        """A sequence with room for all that is known, so that a long prompt is not admitted to be
+        preempted; or the reason why there is none."""
         prompt = request.tokens[: request.n_tokens]
-        match = request.saved and request.saved.open(prompt, request.max_total)
-        return match or self._cache.match_prefix(prompt, request.max_total)
+        try:
+            match = request.saved and request.saved.open(prompt, request.max_total)
+            match = match or self._cache.match_prefix(prompt, request.max_total)
+        except (OutOfMemoryError, MemoryError):
+            return None, "no_memory"
+        room = self._cache.reserve(match.sequence, request.n_tokens - match.n_tokens)
+        if room:
+            return match, ""
+        self._cache.release(match.sequence)
+        return None, room.reason
 
     def _start(self, request: Request, cached_tokens: int, miss_reason: str) -> None:
         request.cached_tokens = cached_tokens

@@ -17,6 +17,7 @@ from longbow_quarrel.cli.generate import generate
 from longbow_quarrel.cli.info import info
 from longbow_quarrel.cli.models import models
 from longbow_quarrel.cli.perplexity import perplexity
+from longbow_quarrel.cli.plan import plan
 from longbow_quarrel.cli.pull import pull
 from longbow_quarrel.cli.serve import serve
 from longbow_quarrel.config import debug
@@ -24,7 +25,7 @@ from longbow_quarrel.errors import QuarrelError, UsageError
 
 FAILED = 1
 WRONG_USAGE = 2
-_COMMANDS = (generate, chat, info, models, pull, perplexity, serve)
+_COMMANDS = (generate, chat, info, models, pull, plan, perplexity, serve)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -145,7 +145,7 @@ def text_tokens(engine: Engine, text: str, n_ctx: int) -> NDArray[np.int32]:
     """
     if n_ctx < 4:
         raise UsageError(f"A chunk must have at least 4 tokens, not {n_ctx}.")
-    fits = min(engine.runner.context_length, engine.runner.capacity_tokens)
+    fits = engine.runner.max_text_tokens
     if n_ctx > fits:
         raise ContextLengthError(
             f"Chunks of {n_ctx} tokens do not fit: this model and cache hold {fits}; use smaller "
