@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from cache.steps import logits
-from longbow_quarrel import _core
+from longbow_quarrel import SamplingParams, _core
 from longbow_quarrel.cache import (
     CacheConfig,
     eviction_policies,
@@ -19,21 +23,11 @@ from longbow_quarrel.cache import (
 from longbow_quarrel.errors import UsageError
 
 
-class MostRecentlyUsed(_core.EvictionPolicy):
-    """Evicts what was released last: good for texts that are read once."""
-
-    def __init__(self, n_blocks: int):
-        super().__init__()
-        self.released_at = dict.fromkeys(range(n_blocks), -1)
-
-    def insert(self, block: int, use: _core.BlockUse) -> None:
-        self.released_at[block] = use.released_at
-
-    def erase(self, block: int) -> None:
-        self.released_at[block] = -1
-
-    def victim(self) -> int:
-        return max(self.released_at, key=self.released_at.__getitem__)
+DOCS = Path(__file__).parents[2] / "docs" / "kv-cache.md"
+EXAMPLES: dict[str, Any] = {}
+for example in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL):
+    exec(example, EXAMPLES)  # registers "mru" and "lowest"
+MostRecentlyUsed: type[_core.EvictionPolicy] = EXAMPLES["MostRecentlyUsed"]
 
 
 class Bump(_core.KVCache):
@@ -101,7 +95,6 @@ class Bump(_core.KVCache):
         assert sorted(used + self.free) == list(range(self.n_blocks))
 
 
-register_eviction_policy("mru", MostRecentlyUsed)
 register_strategy("bump", Bump)
 
 
@@ -167,18 +160,36 @@ def test_a_method_that_was_not_overridden_is_named() -> None:
         cache.reserve(sequence, 3)
 
 
+@pytest.mark.parametrize("strategy", ["bump", "lowest"])
 @pytest.mark.parametrize("model", ["llama3", "gemma3"])
-def test_a_strategy_in_python_computes_the_same_bits(model: str, tiny_model_path) -> None:
+def test_a_strategy_in_python_computes_the_same_bits(
+    model: str, strategy: str, tiny_model_path
+) -> None:
     def make(name: str):
         return lambda groups, n: make_cache(name, groups=groups, block_size=16, n_blocks=n)
 
     ids = np.arange(70, dtype=np.int32) % 50
     want = logits(tiny_model_path(model), make("contiguous"), ids, fork_at=40)
-    assert logits(tiny_model_path(model), make("bump"), ids, fork_at=40) == want
+    assert logits(tiny_model_path(model), make(strategy), ids, fork_at=40) == want
+
+
+def test_the_documented_strategy_serves_an_engine(tiny_llm) -> None:
+    prompts = [[4, 5, 6], list(range(4, 60)), [9]]
+    params = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
+    texts = {
+        cache: [o.token_ids for o in tiny_llm("gemma3", cache=cache).generate(prompts, params)]
+        for cache in ("contiguous", "lowest")
+    }
+    assert texts["lowest"] == texts["contiguous"]
+
+
+def test_examples_are_short() -> None:
+    for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL):
+        assert len(block.strip().splitlines()) <= 30
 
 
 def test_names_are_listed_and_taken_once() -> None:
-    assert {"contiguous", "paged", "sliding_window", "bump"} <= set(strategies())
+    assert {"contiguous", "paged", "sliding_window", "bump", "lowest"} <= set(strategies())
     assert {"lru", "lfu", "fifo", "mru"} <= set(eviction_policies())
     with pytest.raises(UsageError, match="exists"):
         register_strategy("paged", Bump)

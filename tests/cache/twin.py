@@ -24,9 +24,12 @@ class TwinSequence:
 
 
 class Twin:
-    def __init__(self, cache: _core.KVCache, n_blocks: list[int]):
+    """max_step_tokens: how far ahead groups with a window reserve at most; 0 for any number."""
+
+    def __init__(self, cache: _core.KVCache, n_blocks: list[int], max_step_tokens: int = 0):
         self.cache = cache
         self.n_blocks = n_blocks
+        self.max_step_tokens = max_step_tokens
         self.memory: dict[tuple[int, int], Content] = {}
         self.sequences: list[TwinSequence] = []
         self.published: set[Content] = set()
@@ -66,6 +69,7 @@ class Twin:
         assert too_long == (room.reason == "sequence_full")
         if not room:
             assert self.cache.block_tables(sequence.id) == before
+        assert room.reason in ("", "sequence_full", "no_free_blocks", "no_memory")
         if room.reason == "no_free_blocks" and self.cache.strategy != "contiguous":
             self.check_refusal(sequence, n)
         return bool(room)
@@ -73,7 +77,6 @@ class Twin:
     def check_refusal(self, sequence: TwinSequence, n: int) -> None:
         """Out of blocks only when some group really lacks them."""
         size = self.cache.block_size
-        end = -(-(len(sequence.tokens) + n) // size)
         lacking = False
         for group, table in enumerate(self.cache.block_tables(sequence.id)):
             used = {
@@ -82,6 +85,9 @@ class Twin:
                 for block in self.cache.block_tables(other.id)[group]
                 if block >= 0
             }
+            window, _ = self.cache.group_spec(group)
+            ahead = min(n, self.max_step_tokens) if window and self.max_step_tokens else n
+            end = -(-(len(sequence.tokens) + ahead) // size)
             wanted = max(end - len(table), 0)
             copies = len(sequence.tokens) % size != 0
             lacking |= wanted + copies > self.n_blocks[group] - len(used)
@@ -115,7 +121,8 @@ class Twin:
     def fork(self, parent: TwinSequence) -> TwinSequence | None:
         fork = self.cache.fork(parent.id)
         if not fork.reservation:
-            assert self.cache.strategy == "contiguous"  # elsewhere a fork takes no blocks
+            # Elsewhere than in a contiguous cache a fork takes no blocks.
+            assert self.cache.strategy == "contiguous" or fork.reservation.reason == "no_memory"
             return None
         child = TwinSequence(fork.sequence, parent.max_tokens, list(parent.tokens))
         self.sequences.append(child)
