@@ -22,7 +22,6 @@ from longbow_quarrel.cache import (
 )
 from longbow_quarrel.errors import UsageError
 
-
 DOCS = Path(__file__).parents[2] / "docs" / "kv-cache.md"
 EXAMPLES: dict[str, Any] = {}
 for example in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL):
