@@ -45,6 +45,7 @@ NAMES = [
     "attention_kernel_seconds",
     "op_seconds_total",
     "memory_bytes",
+    "memory_predicted_bytes",
     "device_memory_allocated_bytes",
 ]
 
@@ -166,6 +167,7 @@ def test_memory_is_the_ledgers(watch):
     watched = watch()
     kinds = watched.llm.stats()["memory"]["by_kind"]
     assert {k: watched.last[f"memory_bytes{{{k}}}"] for k in kinds} == kinds
+    assert {k: watched.last[f"memory_predicted_bytes{{{k}}}"] for k in kinds} == kinds
     total = watched.llm.stats()["memory"]["used_bytes"]
     assert watched.last["device_memory_allocated_bytes"] == total == sum(kinds.values())
     assert watched.last["kv_cache_capacity_bytes"] == kinds["kv"]

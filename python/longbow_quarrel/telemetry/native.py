@@ -70,6 +70,7 @@ class NativeCollector(Collector):
             "requests_waiting": _one(scheduler.n_waiting),
             "op_seconds_total": {(op,): s for op, s in runner.op_seconds().items()},
             "memory_bytes": {(kind,): n for kind, n in kinds.items()},
+            "memory_predicted_bytes": {(kind,): n for kind, n in runner.plan.by_kind.items()},
             "device_memory_allocated_bytes": _one(runner.ledger.used_bytes),
         }
 

@@ -173,6 +173,13 @@ METRICS: tuple[Metric, ...] = (
         ("kind",),
     ),
     Metric(
+        "memory_predicted_bytes",
+        "gauge",
+        "Bytes that the memory plan predicted before loading, by what they hold.",
+        "native",
+        ("kind",),
+    ),
+    Metric(
         "device_memory_allocated_bytes",
         "gauge",
         "Bytes in the memory ledger, all together.",
