@@ -66,3 +66,32 @@ def test_strangers_in_the_batch_do_not_matter(name: str, metal_llm: Load) -> Non
     prompts = [_ids(llm, 3 + 11 * i, seed=i) for i in range(8)]
     together = _texts(llm, prompts)
     assert [_texts(llm, [prompt])[0] for prompt in prompts] == together
+
+
+@pytest.mark.parametrize("kv_types", [("q8_0", "q4_0"), ("bf16", "f16"), ("f32", "q8_0")])
+def test_types_of_k_and_v(kv_types: tuple[str, str], metal_llm: Load) -> None:
+    types = dict(zip(("kv_type_k", "kv_type_v"), kv_types, strict=True))
+    whole = metal_llm("llama3", **types)
+    prompts = [_ids(whole, 5 + 13 * i, seed=i) for i in range(4)]
+    expected = _texts(whole, prompts)
+    cut = metal_llm("llama3", cache="paged", max_num_batched_tokens=9, **types)
+    assert _texts(cut, prompts) == expected
+    assert _texts(metal_llm("llama3"), prompts) != expected  # the types reach the kernels
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contexts_of_several_partitions(
+    name: str, metal_llm: Load, tiny_llm: Callable[..., LLM]
+) -> None:
+    """Decode splits the cache at multiples of 256 tokens; the CPU agrees, and so do strategies."""
+    config = {"kv_type_k": "f32", "kv_type_v": "f32", "context_length": 700}
+    whole = metal_llm(name, **config)
+    prompts = [_ids(whole, n, seed=n) for n in (250, 600)]
+    expected = _texts(whole, prompts)
+    assert _texts(metal_llm(name, cache="paged", **config), prompts) == expected
+    for (tokens, logprobs), (cpu_tokens, cpu_logprobs) in zip(
+        expected, _texts(tiny_llm(name, **config), prompts), strict=True
+    ):
+        assert tokens == cpu_tokens
+        ours, theirs = ([p.logprob for p in side] for side in (logprobs, cpu_logprobs))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-2)
