@@ -1,6 +1,8 @@
 #import "metal/metal_kv_storage.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "core/error.h"
@@ -8,6 +10,9 @@
 
 namespace quarrel::metal {
 namespace {
+
+// Those that attention_prefill.metal is compiled for.
+constexpr std::size_t kHeadDims[] = {16, 32, 64, 80, 96, 128, 256};
 
 std::size_t side_bytes(const KVLayer& layer, std::size_t block_size, DType dtype) {
   return layer.n_kv_heads * kv_head_bytes(kv_type(dtype), static_cast<quarrel_uint>(layer.head_dim),
@@ -19,11 +24,10 @@ void check(const Program& program, std::size_t block_size) {
     throw InvalidArgument("[kv_cache] expected a block size that is a multiple of " +
                           std::to_string(kKVTileTokens) + ", got " + std::to_string(block_size));
   for (const KVLayer& layer : program.kv_layers)
-    if (layer.head_dim % kKVChunk != 0 || layer.head_dim > kKVMaxHeadDim)
-      throw InvalidArgument("[attention] expected a head size that is a multiple of " +
-                            std::to_string(kKVChunk) + " up to " + std::to_string(kKVMaxHeadDim) +
-                            " on Metal, got " + std::to_string(layer.head_dim) +
-                            "; use device=\"cpu\"");
+    if (std::ranges::find(kHeadDims, layer.head_dim) == std::end(kHeadDims))
+      throw InvalidArgument(
+          "[attention] expected a head size among 16, 32, 64, 80, 96, 128, 256 on Metal, got " +
+          std::to_string(layer.head_dim) + "; use device=\"cpu\"");
 }
 
 }  // namespace

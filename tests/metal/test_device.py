@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from longbow_quarrel import LLM, EngineConfig, SamplingParams, _core, models
-from longbow_quarrel.errors import OutOfMemoryError, QuarrelError
+from longbow_quarrel.errors import OutOfMemoryError, QuarrelError, UsageError
 from metal_rig.framework.control import Fault, SoftwareMetal
 
 Load = Callable[..., LLM]
@@ -191,3 +191,14 @@ def test_pipelines_are_kept_for_the_next_process(metal_llm: Load, tmp_path: Path
     archive.write_text("damaged")
     assert _text(metal_llm("llama3")) == expected
     assert archive.read_text() != "damaged"
+
+
+def test_head_sizes_without_kernels_are_refused(
+    metal: Any, tiny_model_path: Callable[[str], Path]
+) -> None:
+    builder = _core.ProgramBuilder([_core.KVLayer(1, 40)])
+    file = _core.GGUFFile(str(tiny_model_path("llama3")))
+    x = builder.embedding(builder.weight(file, "token_embd.weight"))
+    program = builder.finish(builder.select_rows(x))
+    with pytest.raises(UsageError, match=r"head size among 16, .* got 40; use device=.cpu."):
+        metal().kv_block_bytes(program, 16, "F16", "F16")
