@@ -67,7 +67,7 @@ class BlockPool {
     bool evictable = false;  // offered to the policy
     NodeId node = kNoNode;
     BlockUse use;
-    BlockLifetimes::Clock::time_point taken_at;
+    BlockLifetimes::Clock::time_point taken_at{};
   };
 
   Info& info(BlockId block) { return info_[static_cast<std::size_t>(block)]; }

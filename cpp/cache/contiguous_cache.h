@@ -48,7 +48,7 @@ class ContiguousCache final : public KVCache {
     std::vector<TokenId> tokens;  // committed
     std::size_t max_tokens;
     std::vector<BlockId> blocks;  // consecutive; empty until the first reserve
-    BlockLifetimes::Clock::time_point taken_at;
+    BlockLifetimes::Clock::time_point taken_at{};
   };
 
   Sequence& live(SequenceId id);
