@@ -56,6 +56,6 @@ def test_shared_prompts_and_arrivals_are_measured(arguments):
 
 
 def test_the_overhead_of_metrics_is_measured():
-    arguments = ("--pairs", 2, "-n", 4, "-b", 1, 2)
+    arguments = ("--pairs", 3, "-b", 1, 2)
     report = run("metrics_overhead.py", "-m", TINY, *arguments)
     assert report["decode_overhead_by_batch"].keys() == {"1", "2"}
