@@ -46,8 +46,16 @@ def _measure(llm: LLM, batch: int, n_pairs: int) -> dict[str, object]:
         "step_ms": round(1000 * step, 3),
         "overhead_percent": round(statistics.median(ratios), 3),
         "interval_95": [round(resampled[25], 3), round(resampled[-26], 3)],
+        "overhead_of_quickest_tenth_percent": round(
+            100 * (_quick(pairs, 0) / _quick(pairs, 1) - 1), 3
+        ),
         "own_time_percent": round(100 * _own_seconds(watched.metrics, llm, batch) / step, 3),
     }
+
+
+def _quick(pairs: list[tuple[float, float]], side: int) -> float:
+    """The quickest tenth's slowest step: what other programs did not slow down."""
+    return sorted(pair[side] for pair in pairs)[len(pairs) // 10]
 
 
 class _Switch:
