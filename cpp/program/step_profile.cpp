@@ -32,14 +32,17 @@ std::vector<StageTime> StepProfile::times() const {
 
 StepProfile::Span::Span(StepProfile& profile, StepPhase phase, std::size_t stage)
     : profile_(profile), phase_(phase), stage_(stage) {
-  if (profile_.enabled()) start_ = std::chrono::steady_clock::now();
+  // A stage begins where the one before it ended: asking the clock once per stage halves the cost.
+  if (profile_.enabled())
+    start_ = stage == 0 ? std::chrono::steady_clock::now() : profile_.last_end_;
 }
 
 StepProfile::Span::~Span() {
   if (!profile_.enabled()) return;
   Total& total =
       profile_.totals_[static_cast<std::size_t>(phase_)][profile_.name_of_stage_[stage_]];
-  const auto time = std::chrono::steady_clock::now() - start_;
+  profile_.last_end_ = std::chrono::steady_clock::now();
+  const auto time = profile_.last_end_ - start_;
   total.n_runs.fetch_add(1, std::memory_order_relaxed);
   total.nanoseconds.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count(),
                               std::memory_order_relaxed);

@@ -55,9 +55,10 @@ class StepProfile {
     std::atomic<std::int64_t> nanoseconds{0};
   };
   bool enabled_ = false;
-  std::vector<std::string> names_;                  // distinct
-  std::vector<std::size_t> name_of_stage_;          // in names_
-  std::array<std::unique_ptr<Total[]>, 2> totals_;  // [phase][name]
+  std::chrono::steady_clock::time_point last_end_{};  // of the stage before
+  std::vector<std::string> names_;                    // distinct
+  std::vector<std::size_t> name_of_stage_;            // in names_
+  std::array<std::unique_ptr<Total[]>, 2> totals_;    // [phase][name]
 };
 
 }  // namespace quarrel
