@@ -72,6 +72,11 @@ def test_both_commands_are_installed() -> None:
         assert callable(getattr(importlib.import_module(module), function))
 
 
+def test_the_native_benchmark_is_installed() -> None:
+    files = installed().files or []
+    assert any(file.name == "quarrel-bench" for file in files)
+
+
 def test_every_public_name_exists() -> None:
     for name in longbow_quarrel.__all__:
         assert getattr(longbow_quarrel, name) is not None

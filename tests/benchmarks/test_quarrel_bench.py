@@ -18,15 +18,15 @@ SHAPE = (
     *("--heads", "4", "--kv-heads", "2", "--head-dim", "32"),
     *("--n-in", "256", "--n-out", "80", "--prompt", "20"),
 )
-QUICK = ("--repeat", "3", "--bandwidth-mib", "8", "--threads", "2")
+QUICK = ("--repeat", "3", "--bandwidth-mib", "8", "--threads", "1")
 ALL_CACHES = ("--cache", "contiguous,paged,sliding_window")
 TENSOR_OPS = "attention_decode,attention_prefill,kv_write,linear_decode,linear_prefill,decode_step"
 CACHE_OPS = "cache_allocate,cache_append,cache_fork,cache_match,cache_evict,cache_step"
 
 
-@pytest.mark.parametrize("window", [(), ("--window", "40", "--sinks", "3")], ids=["full", "window"])
+@pytest.mark.parametrize("window", [(), ("--window", "12", "--sinks", "3")], ids=["full", "window"])
 def test_everything_agrees_with_the_reference(rows: Rows, window: tuple[str, ...]) -> None:
-    axes = ("--depth", "70", "--batch", "1,3", "--type", "q4_1,q6_k,f16", "--ctk", "f32,f16")
+    axes = ("--depth", "20", "--batch", "1,3", "--type", "q4_1,q6_k,f16", "--ctk", "f32,f16")
     table = rows("--op", "all", "--mode", "test", *SHAPE, *QUICK, *ALL_CACHES, *axes, *window)
     assert {row["result"] for row in table} == {"ok"}
     assert {row["op"] for row in table} == {*TENSOR_OPS.split(","), *CACHE_OPS.split(",")}
@@ -35,8 +35,10 @@ def test_everything_agrees_with_the_reference(rows: Rows, window: tuple[str, ...
 
 
 def test_results_do_not_depend_on_strategy_threads_or_instruction_set(rows: Rows) -> None:
-    axes = ("--isa", "auto,avx2,portable", "--threads", "1,2", "--depth", "0,70", "--batch", "2")
-    table = rows("--op", TENSOR_OPS, *SHAPE, "--repeat", "1", "--bandwidth-mib", "0", *ALL_CACHES, *axes)
+    axes = ("--isa", "auto,avx2,portable", "--threads", "1,2", "--depth", "0,20", "--batch", "2")
+    table = rows(
+        "--op", TENSOR_OPS, *SHAPE, "--repeat", "1", "--bandwidth-mib", "0", *ALL_CACHES, *axes
+    )
     assert len([row for row in table if row["note"] is None]) > 40
     same = [(row["op"], row["depth"], row["hash"]) for row in table if row["note"] is None]
     for key, group in groupby(sorted(same), key=lambda item: item[:2]):
