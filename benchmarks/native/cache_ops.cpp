@@ -211,7 +211,8 @@ class Steps {
     for (const SequenceId id : sequences_)
       expect(cache_->reserve(id, 1).ok, "reserve found no room");
     const auto rows = std::span(starts_).first(sequences_.size());
-    const StepInputs inputs = assembler_.assemble({sequences_, starts_, tokens_, rows}, *cache_);
+    const StepInputs inputs =
+        assembler_.assemble({sequences_, starts_, tokens_, rows, sequences_.size()}, *cache_);
     if (n_hashed_ < kHashed) {
       hash_ = chain_hash(hash_, inputs.groups[0].slot_mapping);
       ++n_hashed_;

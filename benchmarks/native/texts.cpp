@@ -62,16 +62,16 @@ void Texts::extend(Executable& executable, std::size_t n_tokens, std::size_t chu
   for (const SequenceId& sequence : sequences_)
     for (std::size_t first = 0; first < n_tokens; first += chunk) {
       const std::size_t n = std::min(chunk, n_tokens - first);
-      executable.run(assemble({&sequence, 1}, n, false), *storage_);
+      executable.run(assemble({&sequence, 1}, n, Phase::Prefill, false), *storage_);
       cache_->commit(sequence, tokens_);
     }
 }
 
 StepInputs Texts::next(std::size_t n_tokens, bool all_rows) {
-  return assemble(sequences_, n_tokens, all_rows);
+  return assemble(sequences_, n_tokens, n_tokens == 1 ? Phase::Decode : Phase::Prefill, all_rows);
 }
 
-StepInputs Texts::assemble(std::span<const SequenceId> sequences, std::size_t n_tokens,
+StepInputs Texts::assemble(std::span<const SequenceId> sequences, std::size_t n_tokens, Phase phase,
                            bool all_rows) {
   starts_.assign(1, 0);
   tokens_.clear();
@@ -88,7 +88,8 @@ StepInputs Texts::assemble(std::span<const SequenceId> sequences, std::size_t n_
     }
     starts_.push_back(static_cast<std::int32_t>(tokens_.size()));
   }
-  return assembler_.assemble({sequences, starts_, tokens_, selected_}, *cache_);
+  const std::size_t n_decodes = phase == Phase::Decode ? sequences.size() : 0;
+  return assembler_.assemble({sequences, starts_, tokens_, selected_, n_decodes}, *cache_);
 }
 
 std::size_t n_visible(const GroupSpec& mask, std::size_t query) {

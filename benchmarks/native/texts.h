@@ -33,12 +33,15 @@ class Texts {
   // Computes and commits the next tokens of every sequence, `chunk` at a time.
   void extend(Executable& executable, std::size_t n_tokens, std::size_t chunk);
 
-  // A step of n_tokens more of every sequence, which leaves no trace in the cache's bookkeeping.
-  // Wanted are the last rows of each, or all of them. Valid until the next call.
+  // A step of n_tokens more of every sequence (one: it decodes), which leaves no trace in the
+  // cache's bookkeeping. Wanted are the last rows of each, or all of them. Valid until the next
+  // call.
   StepInputs next(std::size_t n_tokens, bool all_rows);
 
  private:
-  StepInputs assemble(std::span<const SequenceId> sequences, std::size_t n_tokens, bool all_rows);
+  using Phase = StepPhase;
+  StepInputs assemble(std::span<const SequenceId> sequences, std::size_t n_tokens, Phase phase,
+                      bool all_rows);
 
   const std::size_t vocab_size_;
   std::unique_ptr<KVStorage> storage_;
