@@ -25,7 +25,8 @@ from longbow_quarrel.errors import UsageError
 DOCS = Path(__file__).parents[2] / "docs" / "kv-cache.md"
 EXAMPLES: dict[str, Any] = {}
 for example in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL):
-    exec(example, EXAMPLES)  # registers "mru" and "lowest"
+    if "register_" in example:  # "mru" and "lowest"
+        exec(example, EXAMPLES)
 MostRecentlyUsed: type[_core.EvictionPolicy] = EXAMPLES["MostRecentlyUsed"]
 
 
