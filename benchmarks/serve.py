@@ -24,9 +24,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serve_client import Answer, Peer, ServerProcess, complete, get, sample_memory
+from serve_client import Answer, Peer, Pieces, ServerProcess, complete, get, sample_memory
 
 _SEED = 7
+_PIECES_BEFORE_ARRIVAL = 8  # of every stream
 _ENGINE_LABELS = ("model", "strategy", "device")
 
 
@@ -259,8 +260,12 @@ async def arrival(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
         alone = await complete(server.port, prompt, 1)
         chunk_seconds = await _longest_chunk(server.port, prompt, chunk)
         prompts = [_tokens(rng, arguments, 16) for _ in range(arguments.clients)]
-        streams = [asyncio.create_task(complete(server.port, p, arguments.new)) for p in prompts]
-        await asyncio.sleep(arguments.settle)
+        running = [Pieces(_PIECES_BEFORE_ARRIVAL) for _ in prompts]
+        streams = [
+            asyncio.create_task(complete(server.port, p, arguments.new, pieces=pieces))
+            for p, pieces in zip(prompts, running, strict=True)
+        ]
+        await asyncio.gather(*(pieces.come.wait() for pieces in running))
         sent = time.perf_counter()
         long = await complete(server.port, prompt, 1)
         done = time.perf_counter()
@@ -326,7 +331,7 @@ def _arguments() -> argparse.Namespace:
             **{"chunk": 512, "llama_server": Path},
         },
         "prefix": {"prompt": 1500, "repeats": 5},
-        "arrival": {"clients": 16, "prompt": 8000, "chunk": 512, "new": 400, "settle": 2.0},
+        "arrival": {"clients": 16, "prompt": 8000, "chunk": 512, "new": 400},
     }
     for name, values in options.items():
         command = commands.add_parser(name, help=_COMMANDS[name].__doc__)

@@ -19,6 +19,14 @@ _START_SECONDS = 120
 
 
 @dataclass
+class Pieces:
+    """Tells when so many pieces of an answer have come."""
+
+    wanted: int
+    come: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
 class Answer:
     """What came back: the text, and when its pieces came (``time.perf_counter``)."""
 
@@ -39,9 +47,14 @@ class Answer:
 
 
 async def complete(
-    port: int, prompt: list[int], max_tokens: int, *, leave_after: int | None = None
+    port: int,
+    prompt: list[int],
+    max_tokens: int,
+    *,
+    leave_after: int | None = None,
+    pieces: Pieces | None = None,
 ) -> Answer:
-    """Stream a greedy completion; hang up after so many pieces if asked to."""
+    """Stream a greedy completion; hang up after ``leave_after`` pieces if asked to."""
     body = {
         **{"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True},
         **{"stream": True, "stream_options": {"include_usage": True}},
@@ -58,14 +71,17 @@ async def complete(
         while (await reader.readline()).strip():
             pass
         if answer.status == 200:
-            await _read_events(reader, answer, leave_after)
+            await _read_events(reader, answer, leave_after, pieces)
         return answer
     finally:
         writer.close()
 
 
 async def _read_events(
-    reader: asyncio.StreamReader, answer: Answer, leave_after: int | None
+    reader: asyncio.StreamReader,
+    answer: Answer,
+    leave_after: int | None,
+    pieces: Pieces | None,
 ) -> None:
     """Lines that are no events (chunk sizes, blank ones) are passed over."""
     while line := await reader.readline():
@@ -80,6 +96,8 @@ async def _read_events(
         if text := "".join(choice.get("text") or "" for choice in event.get("choices", [])):
             answer.times.append(time.perf_counter())
             answer.text += text
+        if pieces is not None and len(answer.times) >= pieces.wanted:
+            pieces.come.set()
         if leave_after is not None and len(answer.times) >= leave_after:
             return
 
