@@ -36,3 +36,12 @@ void* allocate(std::size_t n) {
 void* operator new(std::size_t n) { return quarrel::testing::allocate(n); }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+// Sanitizers bring their own for each form: freed by ours, what one of those allocated is an error.
+void* operator new(std::size_t n, const std::nothrow_t&) noexcept {
+  try {
+    return quarrel::testing::allocate(n);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
