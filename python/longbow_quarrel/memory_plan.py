@@ -140,6 +140,13 @@ class Planner:
     def context_length(self) -> int:
         return self.config.context_length or min(self.parameters.context_length, _DEFAULT_CONTEXT)
 
+    def kv_bytes_in_full(self) -> int:
+        """Bytes of a KV cache in which ``max_num_seqs`` texts can reach ``context_length``."""
+        config = self.config
+        demand = self._demand(config.cache, self.context_length, config.max_num_seqs)
+        block_bytes = self._block_bytes(config.kv_type_k, config.kv_type_v)
+        return kv_bytes(demand.counts_in_full(), block_bytes)
+
     def outlooks(self, strategies: tuple[str, ...]) -> Iterator[Outlook]:
         """What each of ``strategies`` could serve with each type of K and V that the device has."""
         for strategy in strategies:

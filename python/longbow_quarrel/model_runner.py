@@ -105,20 +105,43 @@ class ModelRunner:
             c.request.tokens[c.request.n_computed : c.request.n_computed + c.n_tokens]
             for c in chunks
         ]
-        starts = np.zeros(len(chunks) + 1, np.int32)
-        np.cumsum([c.n_tokens for c in chunks], out=starts[1:])
-        wanted = [end - 1 for c, end in zip(chunks, starts[1:], strict=True) if c.samples]
-        logits = self._runner.run(
-            np.array([c.request.sequence for c in chunks], np.int64),
-            starts,
-            np.concatenate(tokens),
-            np.array(wanted, np.int32),
+        ends = np.cumsum([c.n_tokens for c in chunks])
+        logits = self.step(
+            [c.request.sequence for c in chunks if c.request.sequence is not None],
+            tokens,
+            [int(end) - 1 for c, end in zip(chunks, ends, strict=True) if c.samples],
             sum(c.is_decode for c in chunks),
         )
-        for chunk, part in zip(chunks, tokens, strict=True):
-            assert chunk.request.sequence is not None
-            self.cache.commit(chunk.request.sequence, part)
+        for chunk in chunks:
             chunk.request.n_computed += chunk.n_tokens
+        return logits
+
+    def step(
+        self,
+        sequences: Sequence[int],
+        parts: Sequence[NDArray[np.int32]],
+        rows: Sequence[int],
+        n_decodes: int = 0,
+    ) -> NDArray[np.float32]:
+        """Compute and commit ``parts``, the next tokens of each sequence, whose slots are reserved.
+
+        Args:
+            rows: of the step's tokens, counted over all parts, whose logits are wanted.
+            n_decodes: so many sequences, the first ones, decode, with one token each.
+
+        Returns logits [len(rows), vocab_size], valid until the next call.
+        """
+        starts = np.zeros(len(parts) + 1, np.int32)
+        np.cumsum([len(part) for part in parts], out=starts[1:])
+        logits = self._runner.run(
+            np.array(sequences, np.int64),
+            starts,
+            np.concatenate(parts),
+            np.array(rows, np.int32),
+            n_decodes,
+        )
+        for sequence, part in zip(sequences, parts, strict=True):
+            self.cache.commit(sequence, part)
         return logits
 
     def prefill(self, sequence: int, tokens: NDArray[np.int32]) -> None:
@@ -141,14 +164,7 @@ class ModelRunner:
                 f"{n_in_all} tokens do not fit in the KV cache ({room.reason}); "
                 "raise kv_cache_memory."
             )
-        logits = self._runner.run(
-            np.array([sequence], np.int64),
-            np.array([0, len(part)], np.int32),
-            part,
-            np.arange(n_rows, dtype=np.int32),
-        )
-        self.cache.commit(sequence, part)
-        return logits
+        return self.step([sequence], [part], range(n_rows))
 
     def op_seconds(self) -> dict[str, float]:
         """Seconds spent in each kind of op since profiling was switched on. From any thread."""
