@@ -13,8 +13,8 @@ from longbow_quarrel.engine_thread import EngineThread
 from longbow_quarrel.errors import EngineStoppedError, QueueFullError
 from longbow_quarrel.telemetry import EngineMetrics
 from longbow_quarrel.telemetry.document import markdown
+from longbow_quarrel.telemetry.reading import read
 from longbow_quarrel.telemetry.registry import ENGINE_LABELS, METRICS, PREFIX
-from telemetry.reading import read
 
 ROOT = Path(__file__).parents[2]
 # What dashboards and acceptance checks rely on.
