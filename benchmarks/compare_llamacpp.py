@@ -12,28 +12,27 @@ is the bandwidth measured in the same run over the bytes that one step must read
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from longbow_quarrel import EngineConfig, _core
+from longbow_quarrel.benchmarking import (
+    StepBench,
+    Workload,
+    bench_config,
+    describe_machine,
+    memory_bandwidth,
+)
+from longbow_quarrel.model_runner import ModelRunner
 
-from longbow_quarrel import _core, models
-
-BLOCK_SIZE = 16
 PROMPT = 512  # tokens of a prefill row
 BATCH_PROMPT = 128  # tokens before every sequence of a batched row
-KV_TYPE = "F16"
 START_PROMPT = "The cat sat on the"
-
-Ids = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,12 @@ class Work:
     n_tokens: int
     depth: int = 0
     batch: int = 1
+
+    @property
+    def workload(self) -> Workload:
+        n = self.n_tokens
+        n_prompt, n_gen = (n, 0) if self.kind == "prefill" else (0, n)
+        return Workload(n_prompt, n_gen, self.depth, self.batch)
 
 
 @dataclass
@@ -63,69 +68,30 @@ class Row:
 class Ours:
     """The model on the CPU device, driven step by step."""
 
-    def __init__(self, path: Path, n_threads: int, capacity: int, isa: str) -> None:
+    def __init__(self, path: Path, n_threads: int, works: list[Work], isa: str) -> None:
         self._arguments = ["-m", str(path), "-t", str(n_threads)]
         started = time.perf_counter()
-        parameters, self.program = models.record(_core.GGUFFile(str(path)))
-        self.vocab_size = parameters.vocab_size
-        ledger = _core.MemoryLedger(1 << 40)
-        device = _core.CpuDevice(n_threads, isa)
-        self.isa = device.isa
-        executable = device.compile(self.program, PROMPT, ledger)
-        n_groups = len(self.program.groups)
-        n_blocks = capacity // BLOCK_SIZE + 1
-        storage = device.allocate_kv(
-            self.program, BLOCK_SIZE, [n_blocks] * n_groups, KV_TYPE, KV_TYPE, ledger
+        config = bench_config(
+            _core.GGUFFile(str(path)),
+            EngineConfig(device="cpu", n_threads=n_threads, cpu_isa=isa),
+            [work.workload for work in works if work.kind != "start"],
         )
-        block_bytes = device.kv_block_bytes(self.program, BLOCK_SIZE, KV_TYPE, KV_TYPE)
-        self.kv_bytes_per_token = sum(block_bytes) // BLOCK_SIZE
-        self.cache = _core.ContiguousCache(n_groups, BLOCK_SIZE, n_blocks, False)
-        self.runner = _core.StepRunner(executable, storage, self.cache, self.vocab_size)
+        self._bench = StepBench(ModelRunner(path, config))
+        self.isa = describe_machine(self._bench.runner.device).isa
         self.load_seconds = time.perf_counter() - started
 
-    def step(self, sequences: list[int], tokens: list[Ids]) -> npt.NDArray[np.float32]:
-        """Compute these tokens of each sequence; logits of the last one of each."""
-        for sequence, ids in zip(sequences, tokens, strict=True):
-            if not self.cache.reserve(sequence, len(ids)).ok:
-                raise RuntimeError("the cache of this benchmark is too small for its work")
-        ends = np.cumsum([len(ids) for ids in tokens], dtype=np.int32)
-        starts = np.concatenate([np.zeros(1, np.int32), ends])
-        logits = self.runner.run(
-            np.array(sequences, np.int64), starts, np.concatenate(tokens), ends - 1
-        )
-        for sequence, ids in zip(sequences, tokens, strict=True):
-            self.cache.commit(sequence, ids)
-        return logits
-
     def measure(self, work: Work) -> tuple[float, str]:
-        """Tokens per second and a hash of the last logits."""
+        """Tokens per second of one round and a hash of the last logits."""
         if work.kind == "start":
             command = [sys.executable, "-m", "longbow_quarrel.cli", "generate", START_PROMPT]
             return start_speed([*command, *self._arguments, "-n", "1", "--temp", "0"]), "-"
-        random = np.random.default_rng(0)
-        total = work.depth + work.n_tokens
+        with self._bench.prepared(work.workload) as batch:
+            seconds = batch.run()
+            return work.batch * work.n_tokens / seconds, batch.result_hash
 
-        def ids(n: int) -> Ids:
-            return random.integers(0, self.vocab_size, n).astype(np.int32)
-
-        sequences = [self.cache.match_prefix(ids(1), total + 1).sequence for _ in range(work.batch)]
-        for sequence in sequences:
-            for first in range(0, work.depth, PROMPT):
-                self.step([sequence], [ids(min(PROMPT, work.depth - first))])
-        step_size = work.n_tokens if work.kind == "prefill" else 1
-        started = time.perf_counter()
-        for _ in range(work.n_tokens // step_size):
-            logits = self.step(sequences, [ids(step_size) for _ in sequences])
-        seconds = time.perf_counter() - started
-        digest = hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()[:12]
-        for sequence in sequences:
-            self.cache.release(sequence)
-        return work.batch * work.n_tokens / seconds, digest
-
-    def step_bytes(self, work: Work) -> int:
-        """What one decode step has to read: all weights, and the cache of every sequence."""
-        tokens = work.depth + work.n_tokens // 2
-        return int(self.program.weight_bytes + work.batch * tokens * self.kv_bytes_per_token)
+    def bytes_per_token(self, work: Work) -> float:
+        """What decoding must read for each token: weights, and the cache of every sequence."""
+        return self._bench.traffic.bytes_per_token(work.workload)
 
 
 def start_speed(command: list[str]) -> float:
@@ -185,19 +151,6 @@ class LlamaCpp:
         return float(json.loads(out)[0]["avg_ts"])
 
 
-def memory_bandwidth(n_threads: int, mebibytes: int = 256) -> float:
-    """Bytes per second that all threads together read from memory, best of five."""
-    data = np.ones(mebibytes << 17, np.int64)
-    parts = np.array_split(data, n_threads)
-    best = 0.0
-    with ThreadPoolExecutor(n_threads) as pool:
-        for _ in range(5):
-            started = time.perf_counter()
-            list(pool.map(np.sum, parts))
-            best = max(best, data.nbytes / (time.perf_counter() - started))
-    return best
-
-
 def plan(depths: list[int], n_decode: int, prompt: int) -> list[Work]:
     """The rows of the comparison."""
     rows = [
@@ -232,7 +185,7 @@ def compare(
             raise RuntimeError(f"{work.name}: the output changed between rounds: {sorted(hashes)}")
         median = statistics.median(speeds)
         other = statistics.median(others) if others else None
-        limit = work.batch * bandwidth / ours.step_bytes(work) if work.kind == "decode" else None
+        limit = bandwidth / ours.bytes_per_token(work) if work.kind == "decode" else None
         rows.append(
             Row(
                 work,
@@ -268,8 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     works = plan(options.depth, options.decode, min(options.prompt, PROMPT))
-    capacity = sum(BLOCK_SIZE + w.batch * (w.depth + w.n_tokens + BLOCK_SIZE) for w in works)
-    ours = Ours(options.model, options.threads, capacity, options.isa)
+    ours = Ours(options.model, options.threads, works, options.isa)
     theirs = None
     if options.llamacpp is not None:
         theirs = LlamaCpp(options.llamacpp, options.model, options.threads)
