@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from longbow_quarrel.cli import interrupt
+from longbow_quarrel.cli.bench import bench
 from longbow_quarrel.cli.chat import chat
 from longbow_quarrel.cli.generate import generate
 from longbow_quarrel.cli.info import info
@@ -25,7 +26,7 @@ from longbow_quarrel.errors import QuarrelError, UsageError
 
 FAILED = 1
 WRONG_USAGE = 2
-_COMMANDS = (generate, chat, info, models, pull, plan, perplexity, serve)
+_COMMANDS = (generate, chat, info, models, pull, plan, perplexity, bench, serve)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
