@@ -43,6 +43,10 @@ class SnapshotError(QuarrelError):
     """A saved KV cache cannot be written or read, is damaged, or is of another model or setting."""
 
 
+class LogitsBaseError(QuarrelError):
+    """A file of predictions cannot be written or read, is damaged, or is of another vocabulary."""
+
+
 class OutOfMemoryError(QuarrelError):
     """The memory ledger's cap does not allow a request."""
 

@@ -152,19 +152,23 @@ class ModelRunner:
         """
         for start in range(0, len(tokens), self.max_tokens):
             part = tokens[start : start + self.max_tokens]
-            self._step_alone(sequence, part, len(tokens), n_rows=0)
+            self._step_alone(sequence, part, len(tokens), ())
 
     def _step_alone(
-        self, sequence: int, part: NDArray[np.int32], n_in_all: int, *, n_rows: int
+        self,
+        sequence: int,
+        part: NDArray[np.int32],
+        n_in_all: int,
+        rows: Sequence[int],
     ) -> NDArray[np.float32]:
-        """One step of one sequence, committed; logits of the first ``n_rows`` tokens."""
+        """One step of one sequence, committed; logits of these ``rows`` of its tokens."""
         room = self.cache.reserve(sequence, len(part))
         if not room:
             raise UsageError(
                 f"{n_in_all} tokens do not fit in the KV cache ({room.reason}); "
                 "raise kv_cache_memory."
             )
-        return self.step([sequence], [part], range(n_rows))
+        return self.step([sequence], [part], rows)
 
     def op_seconds(self) -> dict[str, float]:
         """Seconds spent in each kind of op since profiling was switched on. From any thread."""
@@ -191,20 +195,33 @@ class ModelRunner:
         Raises:
             UsageError: the tokens do not fit in the KV cache.
         """
+        positions = np.arange(first, len(token_ids), dtype=np.int32)
+        for rows, logits in self.iter_logits_at(token_ids, positions, chunk):
+            yield first + rows.start, logits
+
+    def iter_logits_at(
+        self, token_ids: NDArray[np.int32], positions: NDArray[np.int32], chunk: int
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Logits of some positions, int32 ascending, at most ``chunk`` of them at a time.
+
+        Yields which of ``positions``, and their logits as :meth:`iter_logits` does.
+
+        Raises:
+            UsageError: the tokens do not fit in the KV cache.
+        """
         sequence = self.cache.match_prefix(token_ids[:1], len(token_ids)).sequence
         try:
-            start = 0
-            while start < len(token_ids):
-                n = min(chunk, len(token_ids) - start)
-                if start < first:  # rows without logits cost no memory for them
-                    n = min(self.max_tokens, first - start)
-                part = token_ids[start : start + n]
-                logits = self._step_alone(
-                    sequence, part, len(token_ids), n_rows=n if start >= first else 0
-                )
-                if start >= first:
-                    yield start, logits
-                start += n
+            start = done = 0
+            while done < len(positions):
+                end = min(start + self.max_tokens, len(token_ids))
+                if done + chunk < len(positions):  # logits take memory, chunk rows at most
+                    end = min(end, int(positions[done + chunk]))
+                last = int(np.searchsorted(positions, end))
+                rows = (positions[done:last] - start).tolist()
+                logits = self._step_alone(sequence, token_ids[start:end], len(token_ids), rows)
+                if last > done:
+                    yield slice(done, last), logits
+                start, done = end, last
         finally:
             self.cache.release(sequence)
             self.executable.shrink()

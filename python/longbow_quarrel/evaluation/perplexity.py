@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from longbow_quarrel.engine import Engine
 from longbow_quarrel.errors import ContextLengthError, UsageError
 
 _BYTES_OF_LOGITS = 16 << 20  # what a step's logits may take
+
+ScoredLogits = tuple[NDArray[np.float32], NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,17 @@ class Perplexity:
         return self.n_tokens / self.seconds
 
 
+class Sink(Protocol):
+    """Who wants to see predictions while they are measured."""
+
+    def begin(self, n_chunks: int, n_ctx: int) -> None: ...
+
+    def chunk(
+        self, index: int, tokens: NDArray[np.int32], parts: Iterator[ScoredLogits]
+    ) -> Iterator[ScoredLogits]:
+        """Hands on ``parts``, :func:`scored_logits` of a chunk, all of which will be asked for."""
+
+
 def perplexity(
     engine: Engine,
     text: str,
@@ -56,6 +70,7 @@ def perplexity(
     n_ctx: int = 512,
     n_chunks: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    sink: Sink | None = None,
 ) -> Perplexity:
     """Measure a model on ``text``; the engine must be idle.
 
@@ -63,6 +78,7 @@ def perplexity(
         n_ctx: tokens of a chunk, at least 4.
         n_chunks: how many chunks to use at most; None uses all.
         progress: told after each chunk how many are done, of how many, and the perplexity so far.
+        sink: shown all logits that are scored.
 
     Raises:
         UsageError: ``n_ctx`` or ``n_chunks`` is out of range, or the text is shorter than two
@@ -72,9 +88,15 @@ def perplexity(
     tokens = text_tokens(engine, text, n_ctx)
     n_chunks = _number_of_chunks(len(tokens), n_ctx, n_chunks)
     losses = np.empty((n_chunks, n_ctx - 1 - n_ctx // 2))
+    if sink is not None:
+        sink.begin(n_chunks, n_ctx)
     started = time.perf_counter()
     for i in range(n_chunks):
-        losses[i] = chunk_losses(engine, tokens[i * n_ctx : (i + 1) * n_ctx])
+        chunk = tokens[i * n_ctx : (i + 1) * n_ctx]
+        parts = scored_logits(engine, chunk)
+        if sink is not None:
+            parts = sink.chunk(i, chunk, parts)
+        losses[i] = np.concatenate([token_losses(*part) for part in parts])
         if progress is not None:
             progress(i + 1, n_chunks, math.exp(losses[: i + 1].mean()))
     seconds = time.perf_counter() - started
@@ -91,34 +113,33 @@ def perplexity(
     )
 
 
-def chunk_losses(engine: Engine, chunk: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Negative log-likelihoods of the second half of ``chunk``, int32 [n_ctx].
-
-    Returns [n_ctx - 1 - n_ctx // 2]: of tokens n_ctx // 2 + 1 to the last, natural logarithms.
-    """
-    return np.concatenate(
-        [token_losses(logits, targets) for logits, targets in scored_logits(engine, chunk)]
-    )
-
-
-def scored_logits(
-    engine: Engine, chunk: NDArray[np.int32]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+def scored_logits(engine: Engine, chunk: NDArray[np.int32]) -> Iterator[ScoredLogits]:
     """Logits of the second half of ``chunk``, int32 [n_ctx], some rows at a time.
 
     Yields logits [n_rows, vocab_size], valid until the next ones, and the tokens [n_rows] that
     follow. Engines of one vocabulary and token budget yield equal numbers of rows.
     """
+    positions = np.arange(len(chunk) // 2, len(chunk) - 1, dtype=np.int32)
+    for rows, logits in row_logits(engine, chunk, positions):
+        yield logits, chunk[positions[rows] + 1]
+
+
+def row_logits(
+    engine: Engine, chunk: NDArray[np.int32], positions: NDArray[np.int32]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Logits of some positions of ``chunk``, ascending, its first token replaced by BOS.
+
+    Yields which of ``positions``, and their logits, valid until the next ones.
+    """
     tokenizer = engine.tokenizer
-    computed = chunk[:-1].copy()  # nothing follows the last token, so its logits are not needed
+    computed = chunk[: int(positions[-1]) + 1].copy()  # what comes later is not needed
     if tokenizer.add_bos:
         assert tokenizer.bos_id is not None  # the tokenizer insists on it
         computed[0] = tokenizer.bos_id
     rows = max(1, _BYTES_OF_LOGITS // (4 * engine.vocab_size))
-    chunk_size = min(rows, engine.runner.max_tokens)
-    first = len(chunk) // 2
-    for position, logits in engine.runner.iter_logits(computed, chunk_size, first=first):
-        yield logits, chunk[position + 1 : position + 1 + len(logits)]
+    yield from engine.runner.iter_logits_at(
+        computed, positions, min(rows, engine.runner.max_tokens)
+    )
 
 
 def token_losses(logits: NDArray[np.float32], targets: NDArray[np.int32]) -> NDArray[np.float64]:
