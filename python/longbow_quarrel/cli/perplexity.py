@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longbow_quarrel.cli import loading
+from longbow_quarrel.cli import loading, progress
 from longbow_quarrel.cli.options import Flags, configured
 from longbow_quarrel.config import EngineConfig, SourceConfig
 from longbow_quarrel.errors import UsageError
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from longbow_quarrel.evaluation.comparison import Base, Divergence
 
 _CHUNK = 512  # tokens; what published figures use
-Progress = Callable[[int, int, float], None]
 
 
 @configured(SourceConfig, EngineConfig)
@@ -93,9 +91,9 @@ def _measure(
     from longbow_quarrel.evaluation.perplexity import perplexity as measure
 
     n_ctx = llm.engine.runner.context_length
-    with _progress("perplexity", ".4f") as progress:
+    with _progress("perplexity", ".4f") as told:
         if logits_out is None:
-            result = measure(llm.engine, text, n_ctx=n_ctx, n_chunks=chunks, progress=progress)
+            result = measure(llm.engine, text, n_ctx=n_ctx, n_chunks=chunks, progress=told)
         else:
             from longbow_quarrel.evaluation import recording
 
@@ -111,7 +109,7 @@ def _measure(
                     text,
                     n_ctx=n_ctx,
                     n_chunks=chunks,
-                    progress=progress,
+                    progress=told,
                     sink=recorder,
                 )
     if as_json:
@@ -146,10 +144,8 @@ def _against(flags: Flags, path: Path, text: str | None, chunks: int | None, as_
         )
     llm = loading.load(flags.load(SourceConfig), config)
     tokens = None if text is None else text_tokens(llm.engine, text, base.longest_chunk)
-    with _progress("KL divergence", ".3g") as progress:
-        result = comparison.compare(
-            llm.engine, base, n_chunks=chunks, text=tokens, progress=progress
-        )
+    with _progress("KL divergence", ".3g") as told:
+        result = comparison.compare(llm.engine, base, n_chunks=chunks, text=tokens, progress=told)
     if as_json:
         facts = {
             "model": str(llm.path),
@@ -200,18 +196,6 @@ def _read(path: Path) -> str:
 
 
 @contextmanager
-def _progress(name: str, form: str) -> Iterator[Progress | None]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(name, total=None)
-        yield lambda done, total, value: bars.update(
-            task, completed=done, total=total, description=f"{name} {value:{form}}"
-        )
+def _progress(name: str, form: str) -> Iterator[Callable[[int, int, float], None]]:
+    with progress.bar(name) as tell:
+        yield lambda done, total, value: tell(done, total, f"{value:{form}}")
