@@ -28,10 +28,16 @@ class Engine:
         snapshots: saves and restores what the cache holds.
     """
 
-    def __init__(self, path: Path, config: EngineConfig) -> None:
+    def __init__(self, path: Path, config: EngineConfig, *, beside: Engine | None = None) -> None:
+        """``beside``: an engine of the same model whose weights, tokenizer and ledger this one
+        shares; the two may not compute at the same time."""
         self.config = config
-        self.runner = ModelRunner(path, config)
-        self.tokenizer = Tokenizer.from_metadata(self.runner.file.metadata)
+        self.runner: ModelRunner = ModelRunner(
+            path, config, beside=None if beside is None else beside.runner
+        )
+        self.tokenizer: Tokenizer = (
+            beside.tokenizer if beside else Tokenizer.from_metadata(self.runner.file.metadata)
+        )
         self.scheduler = Scheduler(
             self.runner.cache,
             max_num_seqs=config.max_num_seqs,
@@ -39,7 +45,19 @@ class Engine:
             observer=EngineObserver(),
         )
         self.snapshots = Snapshots(self.runner)
-        self._workspace = _core.SamplerWorkspace(self.vocab_size)
+        self._workspace: _core.SamplerWorkspace = (
+            beside._workspace if beside else _core.SamplerWorkspace(self.vocab_size)
+        )
+
+    @property
+    def arms(self) -> tuple[Engine, ...]:
+        """All engines that share this one's weights, itself first."""
+        return (self,)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.scheduler.running or self.scheduler.waiting)
 
     @property
     def vocab_size(self) -> int:
@@ -87,6 +105,15 @@ class Engine:
             follower.leader = leader
         return [leader, *followers]
 
+    def submit(self, leader: Request, request_id: str) -> None:  # noqa: ARG002 (for rollouts)
+        """Queue what :meth:`prepare` made, on behalf of the caller's request of that name."""
+        self.scheduler.add(leader)
+
+    def make_sampler(self, params: SamplingParams, index: int) -> _core.Sampler:
+        """The sampler of the ``index``-th text of a request."""
+        banned = self.tokenizer.eog_ids if params.ignore_eos else ()
+        return params.make_sampler(self.vocab_size, index=index, banned_token_ids=banned)
+
     def _request(
         self, ids: np.ndarray[tuple[int], np.dtype[np.int32]], params: SamplingParams, index: int
     ) -> Request:
@@ -98,8 +125,7 @@ class Engine:
             )
         tokens = np.empty(len(ids) + min(params.max_tokens, room), np.int32)
         tokens[: len(ids)] = ids
-        banned = self.tokenizer.eog_ids if params.ignore_eos else ()
-        sampler = params.make_sampler(self.vocab_size, index=index, banned_token_ids=banned)
+        sampler = self.make_sampler(params, index)
         sampler.accept_all(ids)
         return Request(
             params=params,

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from longbow_quarrel.engine import Engine
@@ -72,9 +73,12 @@ class EngineThread:
         self._thread.start()
 
     def submit(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, request_id: str = ""
     ) -> list[list[Request]]:
         """Queue ``params.n`` texts of each prompt: all of them or none.
+
+        Args:
+            request_id: how the caller names the request; a rollout chooses its arm by it.
 
         Raises:
             UsageError, ContextLengthError: see ``Engine.add``; or more texts than ever may wait.
@@ -93,7 +97,7 @@ class EngineThread:
             self._check_room(n)
             self._unfinished.update((request, 0) for group in groups for request in group)
         for leader, *_ in groups:
-            self._commands.put(lambda request=leader: self.engine.scheduler.add(request))  # type: ignore[misc]
+            self._commands.put(partial(self.engine.submit, leader, request_id))
         return groups
 
     def cancel(self, requests: Sequence[Request]) -> None:
@@ -160,16 +164,13 @@ class EngineThread:
     def _run(self) -> None:
         while not self._stopping:
             self._take_commands()
-            if not self._stopping and self._has_work():
+            if not self._stopping and self.engine.has_work:
                 self.engine.step()
             self._tell()
 
-    def _has_work(self) -> bool:
-        return bool(self.engine.scheduler.running or self.engine.scheduler.waiting)
-
     def _take_commands(self) -> None:
         """Run all commands there are; without requests, wait for one."""
-        block = not self._has_work()
+        block = not self.engine.has_work
         while not self._stopping:
             try:
                 command = self._commands.get(block)

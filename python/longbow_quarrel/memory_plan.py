@@ -66,6 +66,15 @@ class MemoryPlan:
     def total_bytes(self) -> int:
         return sum(self.by_kind.values())
 
+    def beside(self, other: MemoryPlan) -> MemoryPlan:
+        """What this one adds to another of the same model, device and step sizes."""
+        assert (self.context_length, self.max_num_seqs, self.max_step_tokens) == (
+            other.context_length,
+            other.max_num_seqs,
+            other.max_step_tokens,
+        )
+        return dataclasses.replace(self, by_kind=self.by_kind | {"weights": 0, "scratch": 0})
+
     def check(self) -> None:
         """Refuse what does not fit under the cap.
 

@@ -25,28 +25,39 @@ class ModelRunner:
     """
 
     def __init__(
-        self, path: Path, config: EngineConfig, ledger: _core.MemoryLedger | None = None
+        self,
+        path: Path,
+        config: EngineConfig,
+        ledger: _core.MemoryLedger | None = None,
+        *,
+        beside: ModelRunner | None = None,
     ) -> None:
-        """``ledger``: what to charge, in place of one with the configured cap.
+        """``ledger``: what to charge, in place of one with the configured cap. ``beside``: a
+        runner of the same file, device and step sizes, whose weights, scratch and ledger are
+        shared; this one then charges only what its cache takes.
 
         Raises:
             OutOfMemoryError: the plan does not fit under the cap.
         """
         self.config = config
-        self.file = _core.GGUFFile(str(path))
-        planner = Planner(self.file, config)
+        self.file: _core.GGUFFile = beside.file if beside else _core.GGUFFile(str(path))
+        planner = Planner(self.file, config, beside.device if beside else None)
         self.parameters, self.program = planner.parameters, planner.program
-        self.device = planner.device
+        self.device: _core.Device = planner.device
         self.plan = planner.plan()
-        self.plan.check()
-        self.ledger = ledger or _core.MemoryLedger(self.plan.cap_bytes)
-        self.executable = self.device.compile(
-            self.program,
-            self.plan.max_step_tokens,
-            self.ledger,
-            max_selected_rows=self.plan.max_num_seqs,
-            max_context_tokens=self.plan.context_length,
-        )
+        if beside is None:
+            self.plan.check()
+            self.ledger = ledger or _core.MemoryLedger(self.plan.cap_bytes)
+            self.executable = self.device.compile(
+                self.program,
+                self.plan.max_step_tokens,
+                self.ledger,
+                max_selected_rows=self.plan.max_num_seqs,
+                max_context_tokens=self.plan.context_length,
+            )
+        else:
+            self.plan = self.plan.beside(beside.plan)
+            self.ledger, self.executable = beside.ledger, beside.executable
         self.cache: _core.KVCache = build_cache(
             config.cache, dataclasses.replace(self.plan.cache_config, ledger=self.ledger)
         )

@@ -101,6 +101,24 @@ class Scheduler:
             sequence, request.sequence = request.sequence, None
             self._cache.release(sequence)
 
+    def withdraw(self, request: Request) -> None:
+        """Take a request out without ending it: another scheduler may go on with it, from its
+        tokens. Those that follow it come along."""
+        if request in self.running:
+            self.running.remove(request)
+        else:
+            self.waiting.remove(request)
+        self._is_full = False
+        sequence, request.sequence = request.sequence, None
+        request.n_computed = 0
+        if sequence is not None:
+            self._cache.release(sequence)
+
+    def resume(self, request: Request) -> None:
+        """Queue a request in front of all others, like one that was preempted."""
+        self.waiting.appendleft(request)
+        self._is_full = False
+
     def fork_followers(self, request: Request) -> list[Request]:
         """Let the other texts of a computed prompt share its sequence.
 

@@ -25,9 +25,11 @@ class AsyncEngine:
         self._loop = asyncio.get_running_loop()
         self.thread.start()
 
-    def open(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> Generation:
+    def open(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, request_id: str
+    ) -> Generation:
         """Start texts; raises what ``EngineThread.submit`` raises. To be closed by the caller."""
-        groups = self.thread.submit(prompts, params)
+        groups = self.thread.submit(prompts, params, request_id)
         generation = Generation(self, groups, self._timeout_seconds)
         self._generations.update((r, generation) for r in generation.requests)
         return generation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -20,6 +21,7 @@ from longbow_quarrel.server.generation import AsyncEngine, Generation
 from longbow_quarrel.telemetry import EngineMetrics
 
 _log = logging.getLogger(__name__)
+_REQUEST_ID = "X-Request-Id"
 
 
 class Service:
@@ -101,19 +103,24 @@ class Service:
         stream: bool,
     ) -> Response:
         """Generate, and answer at once or piece by piece."""
-        generation = self.engine.open(prompts, params)
+        request_id = request.headers.get(_REQUEST_ID) or secrets.token_hex(12)
+        generation = self.engine.open(prompts, params, request_id)
         answer = answer_for(generation.groups)
         if stream:
             return StreamingResponse(
                 _events(generation, answer),
                 media_type="text/event-stream",
-                headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+                headers={
+                    "Cache-Control": "no-cache",
+                    "X-Accel-Buffering": "no",
+                    _REQUEST_ID: request_id,
+                },
             )
         watch = asyncio.ensure_future(_tell_when_gone(request, generation))
         try:
             async for _ in generation.updates():
                 pass
-            return JSONResponse(answer.whole())
+            return JSONResponse(answer.whole(), headers={_REQUEST_ID: request_id})
         finally:
             watch.cancel()
             generation.close()
