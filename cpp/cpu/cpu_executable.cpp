@@ -88,7 +88,6 @@ CpuExecutable::CpuExecutable(std::shared_ptr<const Program> program, const StepL
       max_selected_(selected_capacity(limits)),
       sizes_(scratch_sizes(schedule_, plan_, limits, pool_->n_threads())),
       weights_(*program_, *pool_, ledger_),
-      weight_stream_(schedule_, weights_, static_cast<std::size_t>(pool_->n_threads())),
       token_arena_(*ledger_, MemoryKind::Scratch, sizes_.token_arena),
       selected_arena_(*ledger_, MemoryKind::Scratch, sizes_.selected_arena),
       scratch_(*ledger_, MemoryKind::Scratch, sizes_.threads),
@@ -173,7 +172,7 @@ std::span<const float> CpuExecutable::run(const StepInputs& inputs, KVStorage& s
         run_rows(stage, step);
         break;
       case StageKind::Linear:
-        run_linear(i, step);
+        run_linear(stage, step);
         break;
       case StageKind::Attention:
         run_attention(stage, step);
@@ -224,8 +223,7 @@ LinearArgs CpuExecutable::linear_args(const Op& op, std::size_t slot) {
 }
 
 // Items are tiles of outputs for some tokens: the tiles of one matrix after those of the other.
-void CpuExecutable::run_linear(std::size_t index, const Step& step) {
-  const Stage& stage = schedule_.stages[index];
+void CpuExecutable::run_linear(const Stage& stage, const Step& step) {
   const std::size_t n_tokens = n_rows(stage.rows, step);
   const std::size_t n_chunks = (n_tokens + kTokensPerItem - 1) / kTokensPerItem;
   std::size_t n_tiles = 0;
@@ -237,10 +235,9 @@ void CpuExecutable::run_linear(std::size_t index, const Step& step) {
   pool_->parallel_for(n_chunks * n_tiles, [&](std::size_t item, int thread) {
     const std::size_t token = item / n_tiles * kTokensPerItem;
     std::size_t tile = item % n_tiles;
-    const std::byte* ahead = weight_stream_.ahead(index, tile);
     const LinearArgs* args = linear_work_.data();
     for (; tile >= packed_tiles(args->n_out); ++args) tile -= packed_tiles(args->n_out);
-    kernels_.linear(*args, {tile, token, std::min(kTokensPerItem, n_tokens - token), ahead},
+    kernels_.linear(*args, {tile, token, std::min(kTokensPerItem, n_tokens - token)},
                     scratch(thread));
   });
 }

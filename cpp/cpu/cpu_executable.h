@@ -11,7 +11,6 @@
 #include "cpu/kernels.h"
 #include "cpu/packing/packed_weights.h"
 #include "cpu/schedule.h"
-#include "cpu/weight_stream.h"
 #include "program/device.h"
 #include "program/memory_planner.h"
 
@@ -65,7 +64,7 @@ class CpuExecutable final : public Executable {
 
   // Stages
   void run_rows(const Stage& stage, const Step& step);
-  void run_linear(std::size_t index, const Step& step);  // of the stage
+  void run_linear(const Stage& stage, const Step& step);
   void run_attention(const Stage& stage, const Step& step);
   void run_select_rows(const Stage& stage, const Step& step);
 
@@ -105,7 +104,6 @@ class CpuExecutable final : public Executable {
   std::size_t max_selected_;  // rows that selected_arena_ has room for
   ScratchSizes sizes_;
   PackedWeights weights_;
-  WeightStream weight_stream_;
   Buffer token_arena_;
   Buffer selected_arena_;
   Buffer large_arena_;  // in its place for steps that select more rows

@@ -28,7 +28,6 @@ struct LinearItem {
   std::size_t tile;
   std::size_t first_token;
   std::size_t n_tokens;
-  const std::byte* ahead;  // of the same allocation: asked for while this tile is multiplied
 };
 
 // Bytes of scratch that a linear work item needs: room for an expanded tile.

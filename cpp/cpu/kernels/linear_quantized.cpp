@@ -11,12 +11,16 @@ namespace {
 
 constexpr std::size_t kLanes = 16;
 
-// Into the second-level cache: the first has too few lines in flight to hide memory's latency.
-// Left to itself the processor loses its way between the scales and the quants of short tiles.
+// Weights are asked for this many bytes ahead, into the second-level cache: the first has too few
+// lines in flight to hide memory's latency. Left to itself the processor loses its way between the
+// scales and the quants of short tiles.
+constexpr std::size_t kPrefetch = 12288;
+
 template <std::size_t kBytes>
 inline void prefetch(const std::uint8_t* p) {
   QUARREL_UNROLL
-  for (std::size_t line = 0; line < kBytes; line += 64) __builtin_prefetch(p + line, 0, 2);
+  for (std::size_t line = 0; line < kBytes; line += 64)
+    __builtin_prefetch(p + kPrefetch + line, 0, 2);
 }
 
 // kTokens rows of quantised activations; see packed_format.h.
@@ -138,8 +142,7 @@ constexpr std::size_t scale_step(ScaleLayout scales) {
 
 // Few tokens: weights are read once and expanded in registers.
 template <DType kDType, int kTokens>
-void multiply_packed(const std::uint8_t* tile, std::ptrdiff_t ahead, const Rows& x,
-                     const Outputs& out) {
+void multiply_packed(const std::uint8_t* tile, const Rows& x, const Outputs& out) {
   constexpr PackedGeometry kGeometry = packed_geometry(kDType);
   constexpr std::size_t kStep = static_cast<std::size_t>(kGeometry.bits) * kPlaneBytes;
   constexpr std::size_t kScaleStep = scale_step(kGeometry.scales);
@@ -147,8 +150,8 @@ void multiply_packed(const std::uint8_t* tile, std::ptrdiff_t ahead, const Rows&
   F32x16 y[kTokens];
   for (int t = 0; t < kTokens; ++t) y[t] = broadcast(0.0f);
   for (std::size_t b = 0; b < x.n_in / kSubBlock; ++b, planes += kStep) {
-    prefetch<kStep>(planes + ahead);
-    prefetch<64>(tile + b * kScaleStep + ahead);
+    prefetch<kStep>(planes);
+    prefetch<64>(tile + b * kScaleStep);
     U8x64 w[8];
     unpack<kGeometry.bits>(planes, w);
     F32x16 scale[2];
@@ -166,14 +169,14 @@ constexpr std::size_t kExpandedBytes =
     kExpandedQuads + sizeof(float) * kLanes * static_cast<std::size_t>(S::kSubs * (1 + S::kMin));
 
 template <DType kDType>
-void expand(const std::uint8_t* tile, std::ptrdiff_t ahead, std::size_t n_in, std::uint8_t* to) {
+void expand(const std::uint8_t* tile, std::size_t n_in, std::uint8_t* to) {
   using S = typename ShapeOf<kDType>::Type;
   constexpr PackedGeometry kGeometry = packed_geometry(kDType);
   constexpr std::size_t kStep = static_cast<std::size_t>(kGeometry.bits) * kPlaneBytes;
   const std::uint8_t* planes = tile + packed_quants_offset(kGeometry.scales, n_in);
   for (std::size_t b = 0; b < n_in / kSubBlock; ++b, planes += kStep) {
-    prefetch<kStep>(planes + ahead);
-    prefetch<64>(tile + b * scale_step(kGeometry.scales) + ahead);
+    prefetch<kStep>(planes);
+    prefetch<64>(tile + b * scale_step(kGeometry.scales));
     U8x64 w[8];
     unpack<kGeometry.bits>(planes, w);
     QUARREL_UNROLL
@@ -216,11 +219,11 @@ void advance(Rows& x, Outputs& out) {
 }
 
 template <DType kDType>
-void multiply_tile(const std::uint8_t* tile, std::ptrdiff_t ahead, Rows x, Outputs out,
-                   std::size_t n_tokens, std::uint8_t* scratch) {
+void multiply_tile(const std::uint8_t* tile, Rows x, Outputs out, std::size_t n_tokens,
+                   std::uint8_t* scratch) {
   using S = typename ShapeOf<kDType>::Type;
   if (n_tokens > 4) {
-    expand<kDType>(tile, ahead, x.n_in, scratch);
+    expand<kDType>(tile, x.n_in, scratch);
     for (; n_tokens >= kRegisterTokens; n_tokens -= kRegisterTokens) {
       multiply_expanded<S, kRegisterTokens>(scratch, x, out);
       advance<kRegisterTokens>(x, out);
@@ -233,10 +236,10 @@ void multiply_tile(const std::uint8_t* tile, std::ptrdiff_t ahead, Rows x, Outpu
     return;
   }
   for (; n_tokens >= 2; n_tokens -= 2) {
-    multiply_packed<kDType, 2>(tile, ahead, x, out);
+    multiply_packed<kDType, 2>(tile, x, out);
     advance<2>(x, out);
   }
-  if (n_tokens > 0) multiply_packed<kDType, 1>(tile, ahead, x, out);
+  if (n_tokens > 0) multiply_packed<kDType, 1>(tile, x, out);
 }
 
 template <DType kDType>
@@ -250,8 +253,8 @@ void multiply(const LinearArgs& a, const LinearItem& item, std::byte* scratch) {
   if (a.bias != nullptr)
     bias = n == kLanes ? load(a.bias + at) : load_partial(a.bias + at, static_cast<int>(n));
   const Outputs out{a.y + item.first_token * a.n_out + at, a.n_out, n, bias};
-  multiply_tile<kDType>(reinterpret_cast<const std::uint8_t*>(tile), item.ahead - tile, x, out,
-                        item.n_tokens, reinterpret_cast<std::uint8_t*>(scratch));
+  multiply_tile<kDType>(reinterpret_cast<const std::uint8_t*>(tile), x, out, item.n_tokens,
+                        reinterpret_cast<std::uint8_t*>(scratch));
 }
 
 }  // namespace
