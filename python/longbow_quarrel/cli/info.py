@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longbow_quarrel.cli import loading, report
-from longbow_quarrel.cli.options import Flags, configured
+from longbow_quarrel.cli.options import Flags, ModelArgument, configured
 from longbow_quarrel.config import SourceConfig
 from longbow_quarrel.errors import QuarrelError
 
@@ -22,15 +22,11 @@ _BLOCK_SIZE = 16  # the bytes of a token do not depend on it
 @configured(SourceConfig)
 def info(
     flags: Flags,
-    argument: Annotated[
-        str | None,
-        typer.Argument(metavar="MODEL", help="As for -m: path, catalogue name, hf:, ..."),
-    ] = None,
+    argument: ModelArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a model's architecture, sizes, tensor types, tokenizer and KV bytes per token."""
-    overrides = {} if argument is None else {"model": argument}
-    path = loading.fetch(flags.load(SourceConfig, **overrides))
+    path = loading.fetch(flags.load(SourceConfig), argument)
 
     from longbow_quarrel import _core
 

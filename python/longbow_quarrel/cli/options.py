@@ -23,6 +23,12 @@ from longbow_quarrel.errors import UsageError
 Section = type[EngineConfig] | type[GenerationConfig] | type[SourceConfig] | type[ServerConfig]
 Loaded = TypeVar("Loaded", EngineConfig, GenerationConfig, SourceConfig, ServerConfig)
 
+# Of the commands that look at one model: in place of -m.
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="MODEL", help="As for -m: path, catalogue name, hf:, ..."),
+]
+
 # Where a flag is called otherwise than its field; llama.cpp's names first.
 _NAMES: dict[str, tuple[str, ...]] = {
     "alias": ("-a", "--alias"),

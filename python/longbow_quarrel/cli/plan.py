@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longbow_quarrel.cli import loading, report
-from longbow_quarrel.cli.options import Flags, configured
+from longbow_quarrel.cli.options import Flags, ModelArgument, configured
 from longbow_quarrel.config import EngineConfig, SourceConfig
 
 if TYPE_CHECKING:
@@ -19,15 +19,11 @@ if TYPE_CHECKING:
 @configured(EngineConfig, SourceConfig)
 def plan(
     flags: Flags,
-    argument: Annotated[
-        str | None,
-        typer.Argument(metavar="MODEL", help="As for -m: path, catalogue name, hf:, ..."),
-    ] = None,
+    argument: ModelArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show the memory a model takes, and what it can serve, before loading it."""
-    overrides = {} if argument is None else {"model": argument}
-    path = loading.fetch(flags.load(SourceConfig, **overrides))
+    path = loading.fetch(flags.load(SourceConfig), argument)
 
     from longbow_quarrel import _core, cache, memory_plan
 
