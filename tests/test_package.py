@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(longbow_quarrel.__file__).parent
 SOURCES = sorted((ROOT / "python").rglob("*.py"))
 # Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "pydantic_settings": "pydantic-settings"}
+DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub"}
 # Another distribution requires these on its own account, as part of its interface.
-COMES_WITH = {"pydantic": "pydantic-settings", "click": "typer", "starlette": "fastapi"}
+COMES_WITH = {"pydantic": "fastapi", "click": "typer", "starlette": "fastapi"}
 
 
 def installed() -> metadata.Distribution:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # typing's, whose import would be a third of this package's
 
 if TYPE_CHECKING:
     from longbow_quarrel.config import EngineConfig

@@ -5,22 +5,15 @@ Precedence: an argument (or flag), the environment (``QUARREL_…``), the file, 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from typing import Any, Literal
 
 from longbow_quarrel.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from longbow_quarrel.settings import Field, Secret, Section, suggestion
 
 _PREFIX = "QUARREL_"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
@@ -39,7 +32,7 @@ def parse_size(value: object) -> object:
     return int(float(number) * (1000 if decimal else 1024) ** _POWERS[unit.upper()])
 
 
-Size = Annotated[int, Field(gt=0)] | Literal["auto"]
+Size = int | Literal["auto"]
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
@@ -47,17 +40,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as e:
-            raise UsageError(_explain(e, type(self))) from None
-
-
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """How the engine runs. Unknown keys and values out of range raise :class:`UsageError`.
 
     Constructed directly it takes its arguments and defaults alone; :meth:`load` also reads the
@@ -76,15 +59,14 @@ class EngineConfig(_Section):
     sinks: int = Field(
         4, ge=0, description="First tokens that stay visible, and kept, beside the window."
     )
-    kv_cache_memory: Annotated[Size, BeforeValidator(parse_size)] = Field(
-        "auto", description="Bytes of the KV cache; auto fits max_num_seqs short or one long text."
+    kv_cache_memory: Size = Field(
+        "auto",
+        gt=0,
+        parse=parse_size,
+        description="Bytes of the KV cache; auto fits max_num_seqs short or one long text.",
     )
-    kv_type_k: Annotated[KVType, BeforeValidator(_lower)] = Field(
-        "f16", description="Element type of cached keys."
-    )
-    kv_type_v: Annotated[KVType, BeforeValidator(_lower)] = Field(
-        "f16", description="Element type of cached values."
-    )
+    kv_type_k: KVType = Field("f16", parse=_lower, description="Element type of cached keys.")
+    kv_type_v: KVType = Field("f16", parse=_lower, description="Element type of cached values.")
     context_length: int | None = Field(
         None,
         ge=1,
@@ -105,8 +87,11 @@ class EngineConfig(_Section):
     max_num_batched_tokens: int = Field(
         512, ge=1, description="Tokens of a step: the largest prefill chunk."
     )
-    memory_limit: Annotated[Size, BeforeValidator(parse_size)] = Field(
-        "auto", description="Hard cap on all memory of the engine; auto is 80 % of the machine's."
+    memory_limit: Size = Field(
+        "auto",
+        gt=0,
+        parse=parse_size,
+        description="Hard cap on all memory of the engine; auto is 80 % of the machine's.",
     )
 
     @classmethod
@@ -115,7 +100,7 @@ class EngineConfig(_Section):
         return cls(**_merged(cls, arguments))
 
 
-class GenerationConfig(_Section):
+class GenerationConfig(Section):
     """Defaults of what a request asks for; ranges are checked by ``SamplingParams``."""
 
     max_tokens: int = Field(256, description="Tokens to generate at most.")
@@ -132,7 +117,7 @@ class GenerationConfig(_Section):
         return cls(**_merged(cls, arguments))
 
 
-class SourceConfig(_Section):
+class SourceConfig(Section):
     """Where models come from."""
 
     model: str = Field("smollm2-135m", description="The model: path, catalogue name, hf:, …")
@@ -150,20 +135,20 @@ class SourceConfig(_Section):
         return cls(**values)
 
 
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """How ``serve`` listens and what it puts up with."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is all of them.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    api_key: SecretStr | None = Field(
+    api_key: Secret | None = Field(
         None, description="Key that callers must send; nobody is asked for one if unset."
     )
     alias: str | None = Field(None, description="The model's name in the API.")
     max_queue: int = Field(
         128, ge=0, description="Requests that may wait beside max_num_seqs that run."
     )
-    max_body: Annotated[Annotated[int, Field(gt=0)], BeforeValidator(parse_size)] = Field(
-        4 * 1024**2, description="Bytes of a request at most."
+    max_body: int = Field(
+        4 * 1024**2, gt=0, parse=parse_size, description="Bytes of a request at most."
     )
     request_timeout: float = Field(600.0, gt=0, description="Seconds that a request may take.")
     drain_timeout: int = Field(
@@ -182,7 +167,7 @@ class ServerConfig(_Section):
         return cls(**_merged(cls, arguments))
 
 
-SECTIONS: tuple[type[_Section], ...] = (
+SECTIONS: tuple[type[Section], ...] = (
     EngineConfig,
     GenerationConfig,
     SourceConfig,
@@ -190,7 +175,7 @@ SECTIONS: tuple[type[_Section], ...] = (
 )
 
 
-def _merged(section: type[_Section], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(section: type[Section], arguments: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     from_file = _read_file()
     for name in section.model_fields:
@@ -208,6 +193,10 @@ def _read_file() -> dict[str, Any]:
     path = Path(named) if named else Path("quarrel.toml")
     if not named and not path.is_file():
         return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
@@ -215,24 +204,8 @@ def _read_file() -> dict[str, Any]:
     known = [name for section in SECTIONS for name in section.model_fields]
     for key in values:
         if key not in known:
-            raise UsageError(f"{path}: unknown key {key!r}{_suggest(key, known)}.")
+            raise UsageError(f"{path}: unknown key {key!r}{suggestion(key, known)}.")
     return values
-
-
-def _suggest(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-
-
-def _explain(error: ValidationError, section: type[_Section]) -> str:
-    first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else section.__name__
-    if first["type"] == "extra_forbidden":
-        return f"{section.__name__} has no option {name!r}" + _suggest(
-            name, list(section.model_fields)
-        )
-    reason = first["msg"].removeprefix("Value error, ")
-    return f"{name}: {reason[0].lower()}{reason[1:]}, got {first['input']!r}."
 
 
 def debug() -> bool:

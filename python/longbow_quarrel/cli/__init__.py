@@ -7,10 +7,24 @@ error.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Sequence
 
-__all__ = ["main"]
+_INTERRUPTED = 130
+
+try:
+    import signal
+    from collections.abc import Sequence
+except KeyboardInterrupt:
+    os._exit(_INTERRUPTED)
+
+__all__ = ["leave_at_once", "main"]
+
+
+def leave_at_once(*_: object) -> None:
+    """What Ctrl-C does before there is anything to undo and after all is done.
+
+    Imports, and Python on its way out, turn a KeyboardInterrupt into errors of all kinds.
+    """
+    os._exit(_INTERRUPTED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     previous = signal.getsignal(signal.SIGINT)
     if previous is signal.default_int_handler:
-        # Imports turn a KeyboardInterrupt into errors of all kinds, and there is nothing to undo.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+        signal.signal(signal.SIGINT, leave_at_once)
     from longbow_quarrel.cli.app import run
 
-    signal.signal(signal.SIGINT, previous)
-    return run(arguments)
+    try:
+        return run(arguments)
+    finally:
+        if arguments is not None:  # the process goes on
+            signal.signal(signal.SIGINT, previous)

@@ -1,32 +1,18 @@
-"""Collects the commands, and turns whatever ends them into an exit code and one sentence."""
+"""Runs a command, and turns whatever ends it into an exit code and one sentence."""
 
 from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-import typer
-
-from longbow_quarrel.cli import interrupt
-from longbow_quarrel.cli.bench import bench
-from longbow_quarrel.cli.chat import chat
-from longbow_quarrel.cli.generate import generate
-from longbow_quarrel.cli.info import info
-from longbow_quarrel.cli.models import models
-from longbow_quarrel.cli.perplexity import perplexity
-from longbow_quarrel.cli.plan import plan
-from longbow_quarrel.cli.pull import pull
-from longbow_quarrel.cli.serve import serve
+from longbow_quarrel.cli import interrupt, quick
 from longbow_quarrel.config import debug
 from longbow_quarrel.errors import QuarrelError, UsageError
 
 FAILED = 1
 WRONG_USAGE = 2
-_COMMANDS = (generate, chat, info, models, pull, plan, perplexity, bench, serve)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -34,24 +20,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a model's text must not fail in a C locale
-    command = typer.main.get_command(_app())
-    # A list: called from Python with nothing, typer would read the arguments of the process.
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    code = _invoke(command, given)
+    code = _invoke(sys.argv[1:] if arguments is None else list(arguments))
     if code == interrupt.EXIT_CODE and sys.stderr.isatty():
         print(file=sys.stderr)  # the shell's prompt belongs on a line of its own
     return code
 
 
-def _invoke(command: Any, arguments: list[str]) -> int:
+def _invoke(arguments: list[str]) -> int:
     try:
         with interrupt.guard() as guard:
-            code = command.main(
-                arguments, prog_name="longbow-quarrel", standalone_mode=False, obj=guard
-            )
+            code = _call(arguments, guard)
             sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):  # which of the two depends on typer's version
+        return code
+    except KeyboardInterrupt:
         return interrupt.EXIT_CODE
     except BrokenPipeError:
         _abandon_stdout()
@@ -63,43 +44,21 @@ def _invoke(command: Any, arguments: list[str]) -> int:
         return _explain(e)
 
 
-def _app() -> typer.Typer:
-    # Rich markup would frame errors in boxes; see the module's first sentence.
-    app = typer.Typer(
-        name="longbow-quarrel",
-        help="LLM inference for Apple Silicon and plain CPUs.",
-        add_completion=False,
-        no_args_is_help=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback(invoke_without_command=True)(_root)
-    for command in _COMMANDS:
-        app.command(command.__name__)(command)
-    return app
+def _call(arguments: list[str], guard: interrupt.InterruptGuard) -> int:
+    command = quick.parse(arguments)
+    if command is not None:
+        command()
+        return 0
+    from longbow_quarrel.cli import commands
 
-
-def _root(
-    context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
-) -> None:
-    """LLM inference for Apple Silicon and plain CPUs.
-
-    Options are read from flags, then QUARREL_... environment variables, then quarrel.toml in the
-    working folder (or the file that QUARREL_CONFIG names).
-    """
-    if version:
-        from longbow_quarrel import __version__
-
-        print(f"longbow-quarrel {__version__}")
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
+    return commands.invoke(arguments, guard)
 
 
 def _explain(error: Exception) -> int:
     """Print one sentence about ``error``; the exit code that it asks for."""
     if debug():
+        import traceback
+
         traceback.print_exception(error)
     if isinstance(error, QuarrelError):
         _print_error(str(error))

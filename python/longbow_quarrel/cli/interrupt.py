@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from longbow_quarrel.cli import leave_at_once
+
 EXIT_CODE = 128 + signal.SIGINT
 _GRACE_SECONDS = 0.5
 _SHOW_CURSOR = b"\x1b[?25h"
@@ -30,7 +32,9 @@ class InterruptGuard:
         os.set_blocking(self._write, False)
         self._previous_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._previous = signal.getsignal(signal.SIGINT)
-        if self._previous is signal.default_int_handler:  # a shell may have asked to ignore it
+        # A shell may have asked to ignore it.
+        self._is_ours = self._previous in (signal.default_int_handler, leave_at_once)
+        if self._is_ours:
             signal.signal(signal.SIGINT, self._on_signal)
             threading.Thread(target=self._watch, name="ctrl-c", daemon=True).start()
 
@@ -45,7 +49,7 @@ class InterruptGuard:
 
     def close(self) -> None:
         self._reacted.set()
-        if self._previous is signal.default_int_handler:
+        if self._is_ours:
             signal.signal(signal.SIGINT, self._previous)
         signal.set_wakeup_fd(self._previous_fd)
         os.close(self._write)  # ends the thread's read
