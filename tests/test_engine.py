@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from longbow_quarrel import LLM, SamplingParams
+from longbow_quarrel import LLM, SamplingParams, _core
 from longbow_quarrel.engine import Engine
 from longbow_quarrel.observer import EngineObserver
 from longbow_quarrel.request import Request
@@ -34,6 +34,7 @@ class Counting(EngineObserver):
         self.computed = 0
         self.phases: set[str] = set()
         self.preempted_requests: list[Request] = []
+        self.reasons: set[str] = set()
         self.finishes: list[str | None] = []
 
     def stepped(self, n_tokens: int, phase: str) -> None:
@@ -41,8 +42,8 @@ class Counting(EngineObserver):
         self.phases.add(phase)
 
     def preempted(self, request: Request, reason: str) -> None:
-        assert reason == "no_free_blocks"
         self.preempted_requests.append(request)
+        self.reasons.add(reason)
 
     def finished(self, request: Request) -> None:
         self.finishes.append(request.finish_reason)
@@ -124,7 +125,31 @@ def test_the_preempted_resume_with_the_same_bits(tiny_llm):
     observer = watched(llm)
     assert [o.token_ids for o in llm.generate(prompts, greedy(40))] == alone
     assert observer.preempted_requests
+    assert observer.reasons == {"no_free_blocks"}
     assert prompts[0][0] not in {int(r.tokens[0]) for r in observer.preempted_requests}  # oldest
+
+
+class NoMemory:
+    """A cache that lacks memory for its tables where it lacks blocks."""
+
+    def __init__(self, cache: _core.KVCache) -> None:
+        self._cache = cache
+
+    def reserve(self, sequence: int, n_tokens: int) -> _core.Reservation:
+        room = self._cache.reserve(sequence, n_tokens)
+        return room if room else _core.Reservation(False, "no_memory")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._cache, name)
+
+
+def test_a_preemption_has_the_reason_that_the_cache_gave(tiny_llm, monkeypatch):
+    bytes_per_token = tiny_llm("qwen3").engine.runner.kv_bytes_per_token
+    llm = tiny_llm("qwen3", cache="paged", kv_cache_memory=bytes_per_token * 128)
+    monkeypatch.setattr(llm.engine.scheduler, "_cache", NoMemory(llm.engine.runner.cache))
+    observer = watched(llm)
+    llm.generate([[5 + i] * 20 for i in range(4)], greedy(40))
+    assert observer.reasons == {"no_memory"}
 
 
 def test_cancelling_the_first_in_the_queue_lets_the_next_one_in(tiny_llm):

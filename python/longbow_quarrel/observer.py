@@ -21,7 +21,8 @@ class EngineObserver:
         """A request got a token, this long after the one before; None for its first."""
 
     def preempted(self, request: Request, reason: str) -> None:
-        """A running request had to give its blocks back, and will compute its tokens again."""
+        """A running request had to give its blocks back, and will compute its tokens again;
+        ``reason`` is what the cache said to the one that found no room."""
 
     def finished(self, request: Request) -> None:
         """A request has ended; ``finish_reason`` says how."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from longbow_quarrel import _core
 from longbow_quarrel.errors import OutOfMemoryError
@@ -12,8 +12,7 @@ from longbow_quarrel.observer import EngineObserver
 from longbow_quarrel.request import Request
 
 
-@dataclass(frozen=True)
-class ScheduledChunk:
+class ScheduledChunk(NamedTuple):
     """Compute the next ``n_tokens`` of a request; its last row's logits are wanted at the end of
     what is known so far."""
 
@@ -162,14 +161,14 @@ class Scheduler:
     def _make_room(self, request: Request, n_tokens: int) -> bool:
         """Reserve slots, preempting newer requests for them; False if it was the newest itself."""
         assert request.sequence is not None
-        while not self._cache.reserve(request.sequence, n_tokens):
+        while not (room := self._cache.reserve(request.sequence, n_tokens)):
             victim = self.running[-1]
-            self._preempt(victim)
+            self._preempt(victim, room.reason)
             if victim is request:
                 return False
         return True
 
-    def _preempt(self, request: Request) -> None:
+    def _preempt(self, request: Request, reason: str) -> None:
         assert request.sequence is not None
         self.running.remove(request)
         self._cache.release(request.sequence)
@@ -177,7 +176,7 @@ class Scheduler:
         request.n_computed = 0
         self.waiting.appendleft(request)
         self.n_preemptions += 1
-        self.observer.preempted(request, "no_free_blocks")
+        self.observer.preempted(request, reason)
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self._max_running and not self._is_full:
