@@ -148,7 +148,7 @@ def test_what_the_cache_can_never_hold_is_refused_with_what_fits(serve):
     response = post(small, "/v1/completions", {"prompt": [5] * 60, "max_tokens": 10})
     assert response.status_code == 400
     assert "ask for at most 4" in error(response)["message"]
-    response = post(small, "/v1/completions", {"prompt": [5] * 60, "max_tokens": 4})
+    response = post(small, "/v1/completions", ENDLESS | {"prompt": [5] * 60, "max_tokens": 4})
     assert response.json()["usage"]["completion_tokens"] == 4
 
 
