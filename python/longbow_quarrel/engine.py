@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,8 +142,10 @@ class Engine:
         if request.finish_reason is None:
             self.scheduler.finish(request, "cancelled")
 
-    def step(self) -> bool:
+    def step(self, *, meanwhile: Callable[[], None] | None = None) -> bool:
         """Compute one batch; False when there is nothing left to do.
+
+        ``meanwhile`` is called when the batch is known, right before the device computes it.
 
         An exception of the device ends the requests of the step and is kept as their ``error``.
         One of the cache's bookkeeping, which belongs to no request, ends them all.
@@ -153,6 +155,8 @@ class Engine:
         except Exception as e:
             self._fail([*self.scheduler.running, *self.scheduler.waiting], e)
             return False
+        if meanwhile is not None:
+            meanwhile()
         if not chunks:
             return bool(self.scheduler.waiting)
         involved = [chunk.request for chunk in chunks]
@@ -218,8 +222,8 @@ class Engine:
         times = request.timings
         if times.first_token is None:
             times.first_token = now
-        self.observer.sampled(request, None if times.last_token is None else now - times.last_token)
-        times.last_token = now
+        last, times.last_token = times.last_token, now
+        self.scheduler.observer.sampled(request, None if last is None else now - last)
         token_id = token.token_id
         request.tokens[request.n_tokens] = token_id
         request.n_tokens += 1

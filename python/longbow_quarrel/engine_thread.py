@@ -1,7 +1,8 @@
 """An engine in a thread of its own: callers hand requests in and hear of what comes out.
 
 Nobody who calls this waits for a step. Commands go through a queue that the thread empties between
-two steps; after each step it tells ``deliver`` once about everything that is new.
+two steps. What is new after a step is told to ``deliver`` in one piece, when the next step is about
+to be computed: the device needs no interpreter, so listeners have it to themselves.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from longbow_quarrel.engine import Engine
 from longbow_quarrel.errors import EngineStoppedError, QueueFullError, UsageError
@@ -29,8 +29,7 @@ _LONGEST_RETRY_SECONDS = 60
 _FINISHES_REMEMBERED = 32
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(NamedTuple):
     """What is new of a request since its last update.
 
     Attributes:
@@ -52,7 +51,7 @@ class EngineThread:
 
     Args:
         max_queue: requests that may wait for their turn beside ``max_num_seqs`` that run.
-        deliver: called in the engine's thread after each step that brought something.
+        deliver: called in the engine's thread with what a step brought; must not wait.
     """
 
     def __init__(
@@ -110,6 +109,7 @@ class EngineThread:
         future: Future[T] = Future()
 
         def run() -> None:
+            self._tell()  # the function may take its time
             try:
                 future.set_result(function())
             except BaseException as e:
@@ -165,8 +165,9 @@ class EngineThread:
         while not self._stopping:
             self._take_commands()
             if not self._stopping and self.engine.has_work:
-                self.engine.step()
-            self._tell()
+                self.engine.step(meanwhile=self._tell)
+            if self._stopping or not self.engine.has_work:
+                self._tell()
 
     def _take_commands(self) -> None:
         """Run all commands there are; without requests, wait for one."""
@@ -188,24 +189,23 @@ class EngineThread:
         self._stopping = True
 
     def _tell(self) -> None:
-        updates: list[Update] = []
         with self._lock:
-            unfinished = list(self._unfinished.items())
-        for request, n_told in unfinished:
-            n_tokens = request.n_tokens - request.n_prompt
-            if n_tokens == n_told and request.finish_reason is None:
-                continue
-            text, request.unread = request.unread, ""
-            logprobs = request.logprobs[n_told:]
-            updates.append(Update(request, text, n_tokens, logprobs, request.finish_reason))
-            with self._lock:
-                if request.finish_reason is None:
-                    self._unfinished[request] = n_tokens
-                else:
-                    self._finishes.append(time.perf_counter())
-                    del self._unfinished[request]
+            updates = [u for u in map(self._news_of, list(self._unfinished)) if u is not None]
         if updates:
             try:
                 self._deliver(updates)
             except Exception:  # nobody listens any more
                 _log.exception("updates could not be delivered")
+
+    def _news_of(self, request: Request) -> Update | None:
+        n_told = self._unfinished[request]
+        n_tokens, reason = request.n_tokens - request.n_prompt, request.finish_reason
+        if n_tokens == n_told and reason is None:
+            return None
+        if reason is None:
+            self._unfinished[request] = n_tokens
+        else:
+            self._finishes.append(time.perf_counter())
+            del self._unfinished[request]
+        text, request.unread = request.unread, ""
+        return Update(request, text, n_tokens, request.logprobs[n_told:], reason)

@@ -32,6 +32,8 @@ class StopMatcher:
 
     def push(self, text: str) -> str:
         """Take the next piece and return what can be given out; "" once a stop string matched."""
+        if not self._stop:
+            return text
         if self._matched is not None:
             return ""
         text = self._held + text

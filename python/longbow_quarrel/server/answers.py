@@ -15,6 +15,7 @@ from longbow_quarrel.server.protocol import Json
 from longbow_quarrel.tokenizer import Tokenizer
 
 _LOWEST_LOGPROB = -9999.0  # JSON has no infinity
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: a stream needs it per token
 DONE = b"data: [DONE]\n\n"
 
 
@@ -41,6 +42,14 @@ class Answer(ABC):
         self.requests = [request for group in self.groups for request in group]
         self._index = {request: i for i, request in enumerate(self.requests)}
         self._offsets = dict.fromkeys(self.requests, 0)
+        head = {
+            "id": self.id,
+            "object": self.chunk_object,
+            "created": self.created,
+            "model": self.model,
+        }
+        self._head = f"data: {_encode(head)[:-1]},"  # of every chunk
+        self._tail = ',"usage":null}\n\n' if self.with_usage else "}\n\n"
 
     # ---- All at once ------------------------------------------------------------------------
 
@@ -64,36 +73,32 @@ class Answer(ABC):
 
     def events(self, updates: Sequence[Update]) -> bytes:
         """Server-sent events of what is new."""
-        return b"".join(event for update in updates for event in self._events_of(update))
+        return "".join([event for update in updates for event in self._events_of(update)]).encode()
 
     def closing(self) -> bytes:
         """Events after the last piece."""
-        chunk = self._chunk([]) | {"prefix_cache": self._prefix_cache()}
         if not self.with_usage:
             return DONE
-        return _event(chunk | {"usage": self._usage()}) + DONE
+        totals = {"choices": [], "prefix_cache": self._prefix_cache(), "usage": self._usage()}
+        return f"{self._head}{_encode(totals)[1:]}\n\n".encode() + DONE
 
-    def _events_of(self, update: Update) -> list[bytes]:
+    def _events_of(self, update: Update) -> list[str]:
         index = self._index[update.request]
         logprobs = self._logprobs(update.request, update.logprobs)
-        events: list[bytes] = []
+        events: list[str] = []
         if update.text or logprobs is not None:
-            events.append(_event(self._chunk([self._piece(index, update.text, logprobs)])))
+            events.append(self._chunk({"choices": [self._piece(index, update.text, logprobs)]}))
         if update.finish_reason is not None:
             end = self._piece(index, "", None) | {"finish_reason": update.finish_reason}
-            chunk = self._chunk([self._without_text(end)])
-            events.append(_event(chunk | {"prefix_cache": _found(update.request)}))
+            found = _found(update.request)
+            events.append(
+                self._chunk({"choices": [self._without_text(end)], "prefix_cache": found})
+            )
         return events
 
-    def _chunk(self, choices: list[Json]) -> Json:
-        chunk = {
-            "id": self.id,
-            "object": self.chunk_object,
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        }
-        return chunk | {"usage": None} if self.with_usage else chunk
+    def _chunk(self, content: Json) -> str:
+        """An event; its head and tail are the same in all of them and written but once."""
+        return f"{self._head}{_encode(content)[1:-1]}{self._tail}"
 
     # ---- Parts ------------------------------------------------------------------------------
 
@@ -133,10 +138,9 @@ class ChatAnswer(Answer):
     """``/v1/chat/completions``."""
 
     def opening(self) -> bytes:
-        role = {"role": "assistant", "content": ""}
-        return b"".join(
-            _event(self._chunk([self._choice(i, {"delta": role})])) for i in self._index.values()
-        )
+        delta = {"delta": {"role": "assistant", "content": ""}}
+        chunks = [self._chunk({"choices": [self._choice(i, delta)]}) for i in self._index.values()]
+        return "".join(chunks).encode()
 
     def _whole_choice(self, request: Request, index: int) -> Json:
         message = {"role": "assistant", "content": request.text}
@@ -213,10 +217,6 @@ def _found(request: Request) -> Json:
     return {"cached_tokens": request.cached_tokens, "miss_reason": request.miss_reason}
 
 
-def _event(content: Json) -> bytes:
-    return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
-
-
 def error_event(body: Json) -> bytes:
     """An error in the middle of a stream, whose status has gone out already."""
-    return _event(body) + DONE
+    return f"data: {_encode(body)}\n\n".encode() + DONE

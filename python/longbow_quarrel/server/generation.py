@@ -65,14 +65,16 @@ class Generation:
         self.groups = groups
         self.requests = [request for group in groups for request in group]
         self._engine = engine
-        self._news: asyncio.Queue[Update | Exception] = asyncio.Queue()
+        self._news: list[Update | Exception] = []
+        self._is_news = asyncio.Event()
         self._timer = asyncio.get_running_loop().call_later(
-            timeout_seconds, self._news.put_nowait, RequestTimeoutError(timeout_seconds)
+            timeout_seconds, self.put, RequestTimeoutError(timeout_seconds)
         )
 
     def put(self, news: Update | Exception) -> None:
         """An update, or an exception that ends the waiting."""
-        self._news.put_nowait(news)
+        self._news.append(news)
+        self._is_news.set()
 
     def close(self) -> None:
         """End what is not finished and give its memory back."""
@@ -88,9 +90,9 @@ class Generation:
         """
         n_left = len(self.requests)
         while n_left > 0:
-            batch = [await self._news.get()]
-            while not self._news.empty():
-                batch.append(self._news.get_nowait())
+            await self._is_news.wait()
+            self._is_news.clear()
+            batch, self._news = self._news, []
             updates: list[Update] = []
             for news in batch:
                 error = news if isinstance(news, Exception) else news.request.error

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from longbow_quarrel.config import ServerConfig
 from longbow_quarrel.errors import ContextLengthError, QuarrelError
@@ -107,16 +108,8 @@ class Service:
         generation = self.engine.open(prompts, params, request_id)
         answer = answer_for(generation.groups)
         if stream:
-            return StreamingResponse(
-                _events(generation, answer),
-                media_type="text/event-stream",
-                headers={
-                    "Cache-Control": "no-cache",
-                    "X-Accel-Buffering": "no",
-                    _REQUEST_ID: request_id,
-                },
-            )
-        watch = asyncio.ensure_future(_tell_when_gone(request, generation))
+            return EventStream(generation, answer, request_id)
+        watch = asyncio.ensure_future(_tell_when_gone(request.receive, generation))
         try:
             async for _ in generation.updates():
                 pass
@@ -126,21 +119,51 @@ class Service:
             generation.close()
 
 
-async def _events(generation: Generation, answer: Answer) -> AsyncIterator[bytes]:
-    try:
-        yield answer.opening()
-        async for updates in generation.updates():
-            if events := answer.events(updates):
-                yield events
-        yield answer.closing()
-    except Exception as e:
-        _, body = describe(e)
-        yield error_event(body)
-    finally:  # also when the caller has gone
-        generation.close()
+class EventStream(Response):
+    """Server-sent events of a generation, which ends with the response or when the caller goes."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, generation: Generation, answer: Answer, request_id: str) -> None:
+        self._generation = generation
+        self._answer = answer
+        self.status_code = 200
+        self.background = None
+        self.init_headers(
+            {
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",
+                _REQUEST_ID: request_id,
+            }
+        )
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        watch = asyncio.ensure_future(_tell_when_gone(receive, self._generation))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._send_events(send)
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            watch.cancel()
+            self._generation.close()
+
+    async def _send_events(self, send: Send) -> None:
+        async def write(events: bytes) -> None:
+            if events:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+
+        answer = self._answer
+        try:
+            await write(answer.opening())
+            async for updates in self._generation.updates():
+                await write(answer.events(updates))
+            await write(answer.closing())
+        except Exception as e:
+            _, body = describe(e)
+            await write(error_event(body))
 
 
-async def _tell_when_gone(request: Request, generation: Generation) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _tell_when_gone(receive: Receive, generation: Generation) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
     generation.put(ClientGoneError())
