@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import signal
 import socket
+import subprocess
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def _url(process) -> str:
@@ -38,6 +45,21 @@ def test_a_signal_drains(start, llama3, number):
     assert '"finish_reason":"length"' in rest
     assert process.wait(30) == 0
     assert process.stderr.read() == b""
+
+
+def test_the_readmes_commands_work(start, llama3):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is missing; install it for this test")
+    url = _url(start("serve", "-m", llama3, "--port", 0))
+    text = README.read_text(encoding="utf-8").replace("\\\n", " ")
+    answers = []
+    for command in re.findall(r"^    (curl .*)$", text, re.MULTILINE):
+        arguments = shlex.split(command.replace("http://127.0.0.1:8080", url))
+        answers.append(subprocess.check_output([*arguments, "-sS"], timeout=60).decode())
+    chat, stream, metrics = answers
+    assert json.loads(chat)["choices"][0]["message"]["role"] == "assistant"
+    assert stream.endswith("data: [DONE]\n\n")
+    assert "quarrel_generation_tokens_total{" in metrics
 
 
 def test_the_cache_is_paged_unless_told_otherwise(start, llama3):
