@@ -53,12 +53,19 @@ async def complete(
     *,
     leave_after: int | None = None,
     pieces: Pieces | None = None,
+    every_token: bool = False,
 ) -> Answer:
-    """Stream a greedy completion; hang up after ``leave_after`` pieces if asked to."""
-    body = {
+    """Stream a greedy completion; hang up after ``leave_after`` pieces if asked to.
+
+    A token that is but a part of a character brings no text, and so no piece, unless
+    ``every_token`` asks for them all (by their logprobs).
+    """
+    body: dict[str, object] = {
         **{"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True},
         **{"stream": True, "stream_options": {"include_usage": True}},
     }
+    if every_token:
+        body["logprobs"] = 0
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         data = json.dumps(body).encode()
@@ -93,9 +100,10 @@ async def _read_events(
         event = json.loads(line[6:])
         if usage := event.get("usage"):
             answer.n_tokens = usage["completion_tokens"]
-        if text := "".join(choice.get("text") or "" for choice in event.get("choices", [])):
-            answer.times.append(time.perf_counter())
-            answer.text += text
+        for choice in event.get("choices", []):
+            if choice.get("text") or choice.get("logprobs"):
+                answer.times.append(time.perf_counter())
+                answer.text += choice.get("text") or ""
         if pieces is not None and len(answer.times) >= pieces.wanted:
             pieces.come.set()
         if leave_after is not None and len(answer.times) >= leave_after:

@@ -48,7 +48,7 @@ def test_the_comparison_measures_ours():
     "arguments",
     [
         ("prefix", "--prompt", 100, "--repeats", 1),
-        ("arrival", "--clients", 4, "--prompt", 450, "--chunk", 32, "--new", 480),
+        ("arrival", "--clients", 4, "--prompt", 448, "--chunk", 32, "--new", 480),
     ],
 )
 def test_shared_prompts_and_arrivals_are_measured(arguments):
