@@ -52,6 +52,13 @@ std::shared_ptr<Executable> compile(Device& device, std::shared_ptr<Program> pro
                         std::move(ledger));
 }
 
+double stage_seconds(const Executable& executable, const std::string& prefix) {
+  double seconds = 0.0;
+  for (const StageTime& stage : executable.stage_times())
+    if (stage.name.starts_with(prefix)) seconds += stage.seconds;
+  return seconds;
+}
+
 std::pair<std::size_t, std::size_t> memory_needs(const Device& device, const Program& program,
                                                  std::size_t max_tokens,
                                                  std::size_t max_selected_rows,
@@ -108,6 +115,8 @@ void bind_device(nb::module_& m) {
            "Time every stage from now on, counted from zero.")
       .def("stage_times", &Executable::stage_times,
            "Times since profiling was switched on, in the order of the stages.")
+      .def("stage_seconds", &stage_seconds, "prefix"_a,
+           "Seconds of all stages whose names start so, since profiling was switched on.")
       .def("shrink", &Executable::shrink,
            "Give back what steps with more selected rows than planned have taken.");
   nb::class_<Device>(m, "Device", "A compute device.")

@@ -17,6 +17,7 @@ void bind_metal(nb::module_& m);
 void bind_program(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_snapshot(nb::module_& m);
+void bind_tallies(nb::module_& m);
 
 namespace {
 
@@ -57,4 +58,5 @@ NB_MODULE(_core, m) {
   quarrel::bind_device(m);
   quarrel::bind_metal(m);
   quarrel::bind_sampling(m);
+  quarrel::bind_tallies(m);
 }

@@ -574,6 +574,11 @@ class Executable:
     def stage_times(self) -> list[StageTime]:
         """Times since profiling was switched on, in the order of the stages."""
 
+    def stage_seconds(self, prefix: str) -> float:
+        """
+        Seconds of all stages whose names start so, since profiling was switched on.
+        """
+
     def shrink(self) -> None:
         """Give back what steps with more selected rows than planned have taken."""
 
@@ -743,3 +748,36 @@ def sample_batch(samplers: Sequence[Sampler], logits: Annotated[NDArray[numpy.fl
     logits: [n, vocab_size] float32; row i is drawn by samplers[i] for positions[i]. Raises UsageError
     like Sampler.sample, naming the row.
     """
+
+class Counter:
+    """Counts upwards; any thread may add and read."""
+
+    def __init__(self) -> None: ...
+
+    def add(self, n: int) -> None: ...
+
+    @property
+    def value(self) -> int: ...
+
+class Histogram:
+    """
+    How often values fell into each bucket; any thread may observe and read.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """
+        bounds: inclusive upper bounds, ascending; a last bucket without a bound is added. Raises
+        UsageError where they do not ascend.
+        """
+
+    def observe(self, value: float) -> None: ...
+
+    @property
+    def bounds(self) -> list[float]: ...
+
+    @property
+    def counts(self) -> list[int]:
+        """One per bucket, the last one of values above all bounds."""
+
+    @property
+    def sum(self) -> float: ...

@@ -57,9 +57,9 @@ def greedy(max_tokens: int = 8, **others: object) -> SamplingParams:
 class Watched:
     """An engine and how its metrics have moved since somebody last asked."""
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, **options: int) -> None:
         self.llm = llm
-        self.metrics = EngineMetrics(llm.engine, "tiny")
+        self.metrics = EngineMetrics(llm.engine, "tiny", **options)
         self.last = read(self.metrics.render().decode())
 
     def moved(self) -> dict[str, float]:
@@ -231,3 +231,18 @@ def test_reading_does_not_wait_for_a_step(watch, monkeypatch):
     assert watched.moved()["requests_running"] == 1
     go_on.set()
     thread.join()
+
+
+def test_a_device_may_time_one_step_in_several(tiny_llm):
+    """As a GPU does: every metric still moves, and nothing is counted twice."""
+    llm = tiny_llm("qwen3", cache="paged")
+    watched = Watched(llm, steps_per_timed=4)
+    moved = watched.generate([[5] * 20], greedy(8))  # a prefill and seven decodes
+    assert moved["attention_kernel_seconds_count{prefill}"] == 1
+    assert moved["attention_kernel_seconds_count{decode}"] == 1  # the fifth step
+    assert moved["iteration_tokens_count"] == 8
+    spent = sum(v for k, v in moved.items() if k.startswith("attention_kernel_seconds_sum"))
+    assert spent == pytest.approx(moved["op_seconds_total{attention}"])
+    again = watched.generate([[6] * 20], greedy(3))  # the ninth step is timed, the tenth is not
+    assert again["attention_kernel_seconds_count{prefill}"] == 1
+    assert "attention_kernel_seconds_count{decode}" not in again

@@ -18,7 +18,9 @@ from prometheus_client.registry import Collector
 
 from longbow_quarrel import _core
 from longbow_quarrel.engine import Engine
+from longbow_quarrel.telemetry.op_times import OpTimes
 from longbow_quarrel.telemetry.registry import ENGINE_LABELS, METRICS, PREFIX
+from longbow_quarrel.telemetry.tallies import cumulative
 
 _SPECS = {m.name: m for m in METRICS}
 _NO_LABELS: tuple[str, ...] = ()
@@ -32,8 +34,9 @@ class NativeCollector(Collector):
         labels: values of ``ENGINE_LABELS``.
     """
 
-    def __init__(self, engine: Engine, labels: tuple[str, ...]) -> None:
+    def __init__(self, engine: Engine, labels: tuple[str, ...], times: OpTimes) -> None:
         self._engine = engine
+        self._times = times
         self._labels = labels
 
     def describe(self) -> list[Metric]:
@@ -68,7 +71,7 @@ class NativeCollector(Collector):
             },
             "requests_running": _one(len(scheduler.running)),
             "requests_waiting": _one(scheduler.n_waiting),
-            "op_seconds_total": {(op,): s for op, s in runner.op_seconds().items()},
+            "op_seconds_total": {(op,): s for op, s in self._times.seconds().items()},
             "memory_bytes": {(kind,): n for kind, n in kinds.items()},
             "memory_predicted_bytes": {(kind,): n for kind, n in runner.plan.by_kind.items()},
             "device_memory_allocated_bytes": _one(runner.ledger.used_bytes),
@@ -87,12 +90,7 @@ class NativeCollector(Collector):
         spec = _SPECS["kv_block_lifetime_seconds"]
         family = HistogramMetricFamily(PREFIX + spec.name, spec.help, labels=ENGINE_LABELS)
         buckets, total_seconds = cache.block_lifetimes
-        n = 0
-        cumulative: list[tuple[str, float]] = []
-        for bound, n_blocks in buckets:
-            n += n_blocks
-            cumulative.append(("+Inf" if bound == float("inf") else str(bound), n))
-        family.add_metric(self._labels, cumulative, total_seconds)
+        family.add_metric(self._labels, cumulative(buckets), total_seconds)
         return family
 
 

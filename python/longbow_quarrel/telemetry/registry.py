@@ -159,12 +159,19 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "attention_kernel_seconds",
         "histogram",
-        "Time of a step in attention, by what the step did: prefill, decode, or mixed.",
+        "Time of a step in attention, by what the step did: prefill, decode, or mixed; on a GPU of "
+        "one step in 512.",
         "events",
         ("phase",),
         _KERNEL_SECONDS,
     ),
-    Metric("op_seconds_total", "counter", "Time of steps in each kind of op.", "native", ("op",)),
+    Metric(
+        "op_seconds_total",
+        "counter",
+        "Time of steps in each kind of op; on a GPU of one step in 512.",
+        "native",
+        ("op",),
+    ),
     Metric(
         "memory_bytes",
         "gauge",
