@@ -8,12 +8,14 @@ without all three a test skips and says so.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from longbow_quarrel import LLM, EngineConfig, device, sources
+from longbow_quarrel import LLM, EngineConfig, _core, device, sources
 from longbow_quarrel.errors import DownloadError
 
 DATA = Path(__file__).parent / "data"
@@ -67,6 +69,41 @@ def smollm2(smollm2_path: Path) -> LLM:
 @pytest.fixture(scope="session")
 def gemma3(gemma3_path: Path) -> LLM:
     return LLM(gemma3_path, config=EngineConfig(n_threads=2))
+
+
+@pytest.fixture(scope="session")
+def metal_class() -> Any:
+    """What a Mac's _core.MetalDevice is. Building it the first time takes a minute."""
+    if sys.platform == "darwin":
+        if not _core.MetalDevice.is_available():
+            pytest.skip("this Mac has no GPU for Metal: run the tests on one with Apple silicon.")
+        return _core.MetalDevice
+    from metal_rig import toolchain
+    from metal_rig.device.build import load_device
+
+    reason = toolchain.why_not(toolchain.FRAMEWORK_PACKAGES)
+    if reason is None:
+        return load_device().MetalDevice
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def metal(metal_class: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """``device="metal"`` computes on ``metal_class``, and keeps its pipelines in tmp_path."""
+    monkeypatch.setattr(_core, "MetalDevice", metal_class)
+    monkeypatch.setattr(device, "metal_is_available", metal_class.is_available)
+    monkeypatch.setattr(device, "default_cache_dir", lambda: tmp_path)
+    return metal_class
+
+
+@pytest.fixture(params=["cpu", "metal"])
+def device_name(request: pytest.FixtureRequest) -> str:
+    """For tests that hold on every device."""
+    if request.param == "metal":
+        request.getfixturevalue("metal")
+    return str(request.param)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def _hybrid_with_collisions() -> Made:
     return Made(cache, [16, 24], ledger)
 
 
-def _made(
+def made(
     strategy: str,
     *,
     groups: list[int],
@@ -74,18 +74,18 @@ def _made(
 
 
 CACHES: dict[str, Callable[[], Made]] = {
-    "contiguous": _made("contiguous", groups=[0, 0], n_blocks=[20, 20]),
-    "paged": _made("paged", groups=[0], n_blocks=[16]),
-    "paged-roomy": _made("paged", groups=[0], n_blocks=[400], block_size=2),
-    "paged-cold": _made("paged", groups=[0], n_blocks=[12], reuse_prefixes=False),
-    "paged-fifo": _made("paged", groups=[0], n_blocks=[16], block_size=3, eviction="fifo"),
-    "hybrid": _made("paged", groups=[6, 0], n_blocks=[10, 16]),
-    "hybrid-lfu": _made("paged", groups=[0, 9, 1], n_blocks=[14, 12, 9], eviction="lfu"),
-    "hybrid-roomy": _made("paged", groups=[5, 0], n_blocks=[400, 400], block_size=2),
-    "hybrid-stepwise": _made("paged", groups=[6, 0], n_blocks=[10, 16], max_step_tokens=14),
+    "contiguous": made("contiguous", groups=[0, 0], n_blocks=[20, 20]),
+    "paged": made("paged", groups=[0], n_blocks=[16]),
+    "paged-roomy": made("paged", groups=[0], n_blocks=[400], block_size=2),
+    "paged-cold": made("paged", groups=[0], n_blocks=[12], reuse_prefixes=False),
+    "paged-fifo": made("paged", groups=[0], n_blocks=[16], block_size=3, eviction="fifo"),
+    "hybrid": made("paged", groups=[6, 0], n_blocks=[10, 16]),
+    "hybrid-lfu": made("paged", groups=[0, 9, 1], n_blocks=[14, 12, 9], eviction="lfu"),
+    "hybrid-roomy": made("paged", groups=[5, 0], n_blocks=[400, 400], block_size=2),
+    "hybrid-stepwise": made("paged", groups=[6, 0], n_blocks=[10, 16], max_step_tokens=14),
     "hybrid-collisions": _hybrid_with_collisions,
-    "sliding": _made("sliding_window", groups=[0], n_blocks=[9], window=7, sinks=2),
-    "sliding-hybrid": _made("sliding_window", groups=[4, 0], n_blocks=[9, 12], window=10, sinks=5),
+    "sliding": made("sliding_window", groups=[0], n_blocks=[9], window=7, sinks=2),
+    "sliding-hybrid": made("sliding_window", groups=[4, 0], n_blocks=[9, 12], window=10, sinks=5),
 }
 
 
@@ -95,14 +95,17 @@ class CacheMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        made = type(self).make()
-        self.ledger = made.ledger
-        self.idle_bytes = made.ledger.used_bytes
-        self.max_step_tokens = made.max_step_tokens
-        self.twin = Twin(made.cache, made.n_blocks, made.max_step_tokens)
+        new = type(self).make()
+        self.ledger = new.ledger
+        self.idle_bytes = new.ledger.used_bytes
+        self.max_step_tokens = new.max_step_tokens
+        self.saving = self.make_twin(new)
+        self.twin = self.saving.twin
         self.texts: list[list[int]] = [[]]
-        self.saving = SavingTwin(self.twin)
         self.saved: list[Saved] = []
+
+    def make_twin(self, new: Made) -> SavingTwin:
+        return SavingTwin(Twin(new.cache, new.n_blocks, new.max_step_tokens))
 
     def sequence(self, index: int):
         return self.twin.sequences[index % len(self.twin.sequences)]
@@ -220,9 +223,9 @@ class CacheMachine(RuleBasedStateMachine):
             self.release(0)
             assert sequence not in self.twin.sequences
         n_evicted = self.twin.cache.stats().n_evicted_blocks
-        made = type(self).make()
-        self.ledger = made.ledger
-        self.saving.through_a_file(made.cache)
+        fresh = type(self).make()
+        self.ledger = fresh.ledger
+        self.saving.through_a_file(fresh.cache)
         if n_evicted:  # the new cache cannot know what the old one had lost
             self.twin.maybe_lost |= self.twin.published
 
@@ -265,6 +268,10 @@ def drive(name: str, n_examples: int, n_steps: int, with_seed: int | None = None
     machine = type(f"Machine_{name}", (CacheMachine,), {"make": staticmethod(CACHES[name])})
     if with_seed is not None:
         seed(with_seed)(machine)
+    run_machine(machine, n_examples, n_steps)
+
+
+def run_machine(machine: type[CacheMachine], n_examples: int, n_steps: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(

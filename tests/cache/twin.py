@@ -149,11 +149,14 @@ class Twin:
         return table[block] * self.cache.block_size + offset
 
     def apply_copies(self) -> None:
-        size = self.cache.block_size
         for group, source, target in self.cache.take_copies():
-            for i in range(size):
-                content = self.memory.get((group, source * size + i), ())
-                self.memory[group, target * size + i] = content
+            self.copy_block(group, source, target)
+
+    def copy_block(self, group: int, source: int, target: int) -> None:
+        size = self.cache.block_size
+        for i in range(size):
+            content = self.memory.get((group, source * size + i), ())
+            self.memory[group, target * size + i] = content
 
     def check(self) -> None:
         self.cache.check_invariants()
