@@ -1,5 +1,5 @@
-// The largest logits of a row. Among equal ones the lowest id comes first; NaN ranks below all
-// else.
+// The largest logits of a row. Among equal ones the lowest id comes first; NaN ranks above all
+// else, so that whoever looks at the best one notices.
 //
 // argmax: arguments ArgmaxBuffer
 //   grid: threadgroups (n_rows); threads: kSamplingThreads
@@ -16,13 +16,12 @@ constant constexpr uint kChunk = kTopKChunk;
 // An integer that orders as the numbers do. Zeros of both signs are equal.
 inline uint rank_of(float value) {
   const uint bits = value == 0.0f ? 0 : as_type<uint>(value);
-  if ((bits & 0x7fffffff) > 0x7f800000) return 0;
+  if ((bits & 0x7fffffff) > 0x7f800000) return 0xffffffff;
   return (bits & 0x80000000) != 0 ? ~bits : bits | 0x80000000;
 }
 
 // What rank_of() was given.
 inline float value_of(uint rank) {
-  if (rank == 0) return NAN;
   return as_type<float>((rank & 0x80000000) != 0 ? rank & 0x7fffffff : ~rank);
 }
 

@@ -24,6 +24,7 @@ using namespace nb::literals;
 namespace quarrel {
 namespace {
 
+using BestIds = nb::ndarray<nb::numpy, const std::uint32_t, nb::ndim<2>>;
 using Logits = nb::ndarray<nb::numpy, const float, nb::ndim<2>>;
 
 constexpr StepLimits kDefaults{0};
@@ -80,20 +81,26 @@ void make_step_runner(StepRunner* self, std::shared_ptr<Executable> executable,
 
 Logits run(nb::handle self, const Vector<std::int64_t>& sequences,
            const Vector<std::int32_t>& query_start_loc, const Vector<TokenId>& token_ids,
-           const Vector<std::int32_t>& selected_rows, std::size_t n_decodes) {
+           const Vector<std::int32_t>& selected_rows, std::size_t n_decodes, std::size_t n_best) {
   auto& runner = nb::cast<StepRunner&>(self);
   const StepRequest request{
       {reinterpret_cast<const SequenceId*>(sequences.data()), sequences.size()},
       as_span(query_start_loc),
       as_span(token_ids),
       as_span(selected_rows),
-      n_decodes};
+      n_decodes,
+      n_best};
   std::span<const float> logits;
   {
     const nb::gil_scoped_release release;
     logits = runner.run(request);
   }
   return Logits(logits.data(), {selected_rows.size(), runner.vocab_size()}, self);
+}
+
+BestIds best_ids(nb::handle self) {
+  const BestTokens best = nb::cast<StepRunner&>(self).best_tokens();
+  return BestIds(best.ids.data(), {best.k == 0 ? 0 : best.ids.size() / best.k, best.k}, self);
 }
 
 }  // namespace
@@ -154,11 +161,17 @@ void bind_device(nb::module_& m) {
            "cache keeps; none: all that it keeps.")
       .def(
           "run", &run, "sequences"_a, "query_start_loc"_a, "token_ids"_a, "selected_rows"_a,
-          "n_decodes"_a = 0,
+          "n_decodes"_a = 0, "n_best"_a = 0,
           "Logits [n_selected, vocab_size] float32, a view that is valid until the next run.\n\n"
           "sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]\n"
           "int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.\n"
-          "n_decodes: the first sequences decode, with one token each; the others prefill.");
+          "n_decodes: the first sequences decode, with one token each; the others prefill.\n"
+          "n_best: how many tokens with the largest logits best_ids() is to name.")
+      .def(
+          "best_ids", &best_ids,
+          "The tokens with the n_best largest logits of each selected row of the last run, in\n"
+          "their order, [n_selected, n_best] uint32; empty where the device has not looked. Valid\n"
+          "until the next run.");
 }
 
 }  // namespace quarrel

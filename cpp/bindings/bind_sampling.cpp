@@ -23,6 +23,7 @@ namespace quarrel {
 namespace {
 
 using LogitRow = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using IdMatrix = nb::ndarray<const std::uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using LogitMatrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 template <typename Array>
@@ -39,19 +40,36 @@ auto with_workspace(SamplerWorkspace* workspace, std::size_t vocab_size, Action 
   return action(temporary);
 }
 
+void check_best(const std::optional<IdMatrix>& best, const LogitMatrix& logits) {
+  if (!best) return;
+  if (best->shape(0) != logits.shape(0))
+    throw InvalidArgument("[sample_batch] expected best tokens for each of " +
+                          std::to_string(logits.shape(0)) + " rows, got " +
+                          std::to_string(best->shape(0)) + " rows.");
+  for (std::size_t i = 0; i < best->size(); ++i)
+    if (best->data()[i] >= logits.shape(1))
+      throw InvalidArgument("[sample_batch] expected best tokens below the vocabulary's size of " +
+                            std::to_string(logits.shape(1)) + ", got " +
+                            std::to_string(best->data()[i]) + ".");
+}
+
 std::vector<SampledToken> sample_rows(const std::vector<const Sampler*>& samplers,
                                       const LogitMatrix& logits,
                                       const std::vector<std::uint64_t>& positions,
-                                      SamplerWorkspace* workspace) {
+                                      SamplerWorkspace* workspace,
+                                      const std::optional<IdMatrix>& best) {
   if (logits.shape(0) != samplers.size())
     throw InvalidArgument("[sample_batch] expected one row of logits per sampler, got " +
                           std::to_string(logits.shape(0)) + " rows and " +
                           std::to_string(samplers.size()) + " samplers.");
+  const std::span<const std::uint32_t> ids =
+      best ? std::span(best->data(), best->size()) : std::span<const std::uint32_t>();
+  check_best(best, logits);
   // nanobind turns None into a null pointer.
   if (std::ranges::find(samplers, nullptr) != samplers.end())
     throw InvalidArgument("[sample_batch] expected Sampler objects, got None among them.");
   return with_workspace(workspace, logits.shape(1), [&](SamplerWorkspace& used) {
-    return sample_batch(samplers, values_of(logits), positions, used);
+    return sample_batch(samplers, values_of(logits), positions, used, ids);
   });
 }
 
@@ -123,6 +141,8 @@ void bind_sampler(nb::module_& m) {
           nb::arg("stream") = neutral.stream, nb::arg("logit_bias") = nb::make_tuple(),
           nb::arg("n_logprobs") = nb::none())
       .def_prop_ro("vocab_size", &Sampler::vocab_size)
+      .def_prop_ro("n_best", &Sampler::n_best,
+                   "How many tokens with the largest logits decide; 0 where the whole row does.")
       .def_prop_ro("seed", [](const Sampler& self) { return self.options().seed; })
       .def("accept", &Sampler::accept, nb::arg("token_id"),
            "Remembers a token, of the prompt or sampled, for the penalties.")
@@ -171,9 +191,12 @@ void bind_sampling(nb::module_& m) {
   bind_sampler(m);
   m.def("sample_batch", &sample_rows, nb::arg("samplers"), nb::arg("logits").noconvert(),
         nb::arg("positions"), nb::arg("workspace").none() = nb::none(),
+        nb::arg("best").none() = nb::none(),
         "Samples one token per row in one native call, without the GIL.\n\n"
-        "logits: [n, vocab_size] float32; row i is drawn by samplers[i] for positions[i]. Raises "
-        "UsageError\nlike Sampler.sample, naming the row.");
+        "logits: [n, vocab_size] float32; row i is drawn by samplers[i] for positions[i]. best: "
+        "[n, k]\nuint32, the tokens with the k largest logits of each row, in their order: a "
+        "sampler whose n_best\nis at most k then reads no others. Raises UsageError like "
+        "Sampler.sample, naming the row.");
 }
 
 }  // namespace quarrel

@@ -11,11 +11,6 @@
 
 namespace quarrel::metal {
 
-// Tokens of the cache that one threadgroup of attention_decode works off, and those between two
-// rescalings of its sums. Partitions start at multiples of the first.
-inline constexpr std::size_t kDecodePartition = 256;
-inline constexpr std::size_t kDecodeRound = 128;
-
 class AttentionScratch {
  public:
   AttentionScratch(const Program& program, const StepLimits& limits, const Context& context,

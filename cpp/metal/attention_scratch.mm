@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <variant>
 
+#include "shaders/params.h"
+
 namespace quarrel::metal {
 namespace {
 
@@ -10,9 +12,10 @@ std::size_t partial_bytes(std::size_t n_rows, std::size_t head_dim) {
   return n_rows * (head_dim + 2) * sizeof(float);
 }
 
-// At most this many partitions: one of them may begin before the window.
+// Partitions are as long as attention_partition() says, a round at least: K and V may have any
+// type. One of them may begin before the window.
 std::size_t bytes_for(const Program& program, std::size_t n_decodes, std::size_t context) {
-  const std::size_t n_slots = context / kDecodePartition + 1;
+  const std::size_t n_slots = context / kAttentionRound + 1;
   std::size_t most = 0;
   for (const Op& op : program.ops)
     if (const auto* attention = std::get_if<AttentionOp>(&op.kind))

@@ -23,8 +23,12 @@ class AttentionEncoder final : public OpEncoder {
     auto constants = kv_constants(layer_, layout);
     constants.push_back({kConstantGroup, static_cast<std::uint32_t>(split_.group)});
     prefill_ = &setup_.pipeline("attention_prefill", prefill_kernel(layout), constants);
-    constants.push_back({kConstantPartition, static_cast<std::uint32_t>(kDecodePartition)});
-    constants.push_back({kConstantRound, static_cast<std::uint32_t>(kDecodeRound)});
+    // From shapes alone, so that neither a batch nor a bigger GPU changes the order of a sum.
+    partition_ = attention_partition(kv_type(layout.k_dtype), kv_type(layout.v_dtype),
+                                     static_cast<quarrel_uint>(layer_.head_dim),
+                                     static_cast<quarrel_uint>(split_.group));
+    constants.push_back({kConstantPartition, std::uint32_t{partition_}});
+    constants.push_back({kConstantRound, std::uint32_t{kAttentionRound}});
     decode_ = &setup_.pipeline("attention_decode", "attention_decode", constants);
     reduce_ = &setup_.pipeline("attention_decode", "attention_decode_reduce", constants);
   }
@@ -67,7 +71,7 @@ class AttentionEncoder final : public OpEncoder {
     quarrel_uint most = 0;
     for (std::size_t row = 0; row < step.inputs.n_decodes; ++row)
       most = std::max(most, attention_slots(static_cast<quarrel_uint>(step.inputs.positions[row]),
-                                            p.window, p.sinks, kDecodePartition));
+                                            p.window, p.sinks, partition_));
     return most;
   }
 
@@ -91,7 +95,7 @@ class AttentionEncoder final : public OpEncoder {
         .params(kDecodeParams, p)
         .threadgroup_bytes(
             0, attention_decode_memory(static_cast<quarrel_uint>(layer_.head_dim),
-                                       static_cast<quarrel_uint>(split_.group), kDecodeRound))
+                                       static_cast<quarrel_uint>(split_.group), kAttentionRound))
         .dispatch({max_slots, layer_.n_kv_heads * split_.n_splits, items.n}, {kAttentionThreads});
     if (max_slots == 1) return;  // written to the output already
     step.encoder.use(*reduce_)
@@ -125,6 +129,7 @@ class AttentionEncoder final : public OpEncoder {
   ValueId output_;
   const KVLayer& layer_;
   HeadSplit split_;
+  quarrel_uint partition_ = 0;  // tokens
   const Pipeline* decode_ = nullptr;
   const Pipeline* reduce_ = nullptr;
   const Pipeline* prefill_ = nullptr;

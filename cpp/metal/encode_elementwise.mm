@@ -18,14 +18,14 @@ class ElementwiseEncoder final : public OpEncoder {
         pipeline_(setup.pipeline("elementwise", kernel)) {}
 
   void encode(const Step& step) override {
-    const std::size_t n_rows = step.n_rows(setup_.space(output_));
-    if (n_rows == 0) return;
-    const std::size_t n = n_rows * setup_.width(output_);
-    step.encoder.use(pipeline_).read(kElementwiseX, setup_.values.rows(inputs_[0], 0, n_rows));
-    if (inputs_.size() > 1)
-      step.encoder.read(kElementwiseY, setup_.values.rows(inputs_[1], 0, n_rows));
+    const RowRange rows = step.both(setup_.space(output_));
+    if (rows.n == 0) return;
+    const std::size_t n = rows.n * setup_.width(output_);
+    const auto place = [&](ValueId id) { return setup_.values.rows(id, rows.first, rows.n); };
+    step.encoder.use(pipeline_).read(kElementwiseX, place(inputs_[0]));
+    if (inputs_.size() > 1) step.encoder.read(kElementwiseY, place(inputs_[1]));
     const std::size_t threads = pipeline_.max_threads(256);
-    step.encoder.write(kElementwiseOut, setup_.values.rows(output_, 0, n_rows))
+    step.encoder.write(kElementwiseOut, place(output_))
         .params(kElementwiseParams, ElementwiseParams{static_cast<quarrel_uint>(n), factor_})
         .dispatch({ceil_div(ceil_div(n, 4), threads)}, {threads});
   }

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "metal/best_tokens.h"
 #include "metal/op_encoder.h"
 #include "program/device.h"
 
@@ -17,7 +18,9 @@ class MetalExecutable final : public Executable {
   MetalExecutable(std::shared_ptr<const Program> program, const StepLimits& limits,
                   std::shared_ptr<Context> context, const std::shared_ptr<MemoryLedger>& ledger);
 
+  StepMemory* step_memory() override { return &arrays_; }
   std::span<const float> run(const StepInputs& inputs, KVStorage& storage) override;
+  BestTokens best_tokens() const override { return best_tokens_.result(); }
   void shrink() override;
   // Stages are kernels; their time is the GPU's.
   void set_profiling(bool on) override { encoder_.set_profiling(on); }
@@ -36,6 +39,7 @@ class MetalExecutable final : public Executable {
   Setup setup_;
   StepEncoder encoder_;
   std::vector<OpEncoderPtr> ops_;
+  BestTokensEncoder best_tokens_;
   // Of the storage that the ops are prepared for: block size, types of K and V.
   std::optional<std::tuple<std::size_t, DType, DType>> prepared_for_;
 };

@@ -29,7 +29,25 @@ class StepScope {
   Context& context_;
 };
 
-MemoryPlan plan(const Program& program) { return plan_memory(program, fused_stages(program)); }
+MemoryPlan plan(const Program& program) {
+  return plan_memory(program, stage_of_op(fused_stages(program)));
+}
+
+OpEncoderPtr make_encoder_of(const FusedStage& stage, const Setup& setup) {
+  const auto ops = std::span(setup.program.ops).subspan(stage.first, stage.n_ops);
+  switch (stage.fusion) {
+    case Fusion::AddRmsNorm:
+      return make_add_rms_norm(ops[0], ops[1], setup);
+    case Fusion::LinearAdd:
+      return make_linear_add(ops[0], ops[1], setup);
+    case Fusion::LinearGated:
+      return make_linear_gated(ops[0], ops[1], ops[2], setup);
+    case Fusion::None:
+      break;
+  }
+  return std::visit([&](const auto& kind) { return make_encoder(kind, ops[0], setup); },
+                    ops[0].kind);
+}
 
 std::size_t leading_decodes(const StepInputs& in) {
   const auto is_decode = [&](std::int32_t row) {
@@ -44,7 +62,8 @@ std::size_t leading_decodes(const StepInputs& in) {
 MemoryNeeds memory_needs(const Program& program, const StepLimits& limits) {
   return {program.weight_bytes(), Activations::planned_bytes(plan(program), limits) +
                                       StepArrays::planned_bytes(program, limits) +
-                                      AttentionScratch::planned_bytes(program, limits)};
+                                      AttentionScratch::planned_bytes(program, limits) +
+                                      BestTokensEncoder::planned_bytes(program, limits)};
 }
 
 MetalExecutable::MetalExecutable(std::shared_ptr<const Program> program, const StepLimits& limits,
@@ -58,18 +77,10 @@ MetalExecutable::MetalExecutable(std::shared_ptr<const Program> program, const S
       arrays_(*program_, limits, *context_, ledger),
       attention_scratch_(*program_, limits, *context_, ledger),
       setup_{*program_, *context_, weights_, values_, arrays_, attention_scratch_},
-      encoder_(*context_) {
-  const auto stages = fused_stages(*program_);
-  for (std::size_t i = 0; i < program_->ops.size(); ++i) {
-    const Op& op = program_->ops[i];
-    if (i + 1 < program_->ops.size() && stages[i + 1] == stages[i]) {
-      ops_.push_back(make_add_rms_norm(op, program_->ops[i + 1], setup_));
-      ++i;
-      continue;
-    }
-    ops_.push_back(
-        std::visit([&](const auto& kind) { return make_encoder(kind, op, setup_); }, op.kind));
-  }
+      encoder_(*context_),
+      best_tokens_(setup_, limits, *ledger) {
+  for (const FusedStage& stage : fused_stages(*program_))
+    ops_.push_back(make_encoder_of(stage, setup_));
   context_->pipelines().save_archive();
 }
 
@@ -95,6 +106,7 @@ std::span<const float> MetalExecutable::run(const StepInputs& inputs, KVStorage&
     const StepScope scope(encoder_, *context_, inputs.phase());
     const Step step{inputs, kv, encoder_, leading_decodes(inputs)};
     for (const auto& op : ops_) op->encode(step);
+    best_tokens_.encode(step);
     encoder_.run();
   }
   if (inputs.selected_rows.empty()) return {};

@@ -58,8 +58,10 @@ OpEncoderPtr make_encoder(const ScaleOp& op, const Op& io, const Setup& setup);
 OpEncoderPtr make_encoder(const SoftcapOp& op, const Op& io, const Setup& setup);
 OpEncoderPtr make_encoder(const SelectRowsOp& op, const Op& io, const Setup& setup);
 
-// A residual addition and the norm that follows it, in one pass over the row.
+// Stages of several ops (see fusion.h).
 OpEncoderPtr make_add_rms_norm(const Op& add, const Op& norm, const Setup& setup);
+OpEncoderPtr make_linear_add(const Op& linear, const Op& add, const Setup& setup);
+OpEncoderPtr make_linear_gated(const Op& gate, const Op& up, const Op& mul, const Setup& setup);
 
 // The kernel of a family for a type of weights: "embedding_Q4_1".
 std::string kernel_name(std::string_view family, DType dtype);

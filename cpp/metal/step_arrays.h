@@ -1,4 +1,5 @@
-// The arrays of a step in memory that the GPU reads.
+// The arrays of a step in memory that the GPU reads: block tables, slots and positions are
+// assembled here by the host.
 #pragma once
 
 #include <cstddef>
@@ -14,15 +15,19 @@
 
 namespace quarrel::metal {
 
-class StepArrays {
+class StepArrays final : public StepMemory {
  public:
   StepArrays(const Program& program, const StepLimits& limits, const Context& context,
              const std::shared_ptr<MemoryLedger>& ledger);
   // Bytes that the constructor charges.
   static std::size_t planned_bytes(const Program& program, const StepLimits& limits);
 
-  // Copies the arrays, computes the rotary embeddings' angles and cuts the work of attention into
-  // items. Throws OutOfMemoryError.
+  void begin(const StepShape& shape) override;
+  std::span<std::int32_t> take(std::size_t n) override;
+
+  // Adds what a step needs beside the arrays that were assembled here: token ids, rotary
+  // embeddings' angles, the work of attention cut into items. Arrays that lie elsewhere are copied.
+  // Throws OutOfMemoryError.
   void write(const StepInputs& inputs);
   void shrink() { memory_.shrink(); }
 
@@ -47,10 +52,12 @@ class StepArrays {
   std::map<std::size_t, Items> prefill_items;
 
  private:
-  std::size_t needed_bytes(const StepInputs& inputs) const;
-  BufferRange take(std::size_t n_bytes);
+  bool is_here(std::span<const std::int32_t> values) const;
+  BufferRange reserve(std::size_t n_bytes);
   std::byte* host(const BufferRange& range) const { return memory_.get().data() + range.offset; }
-  BufferRange put(std::span<const std::int32_t> values);
+  BufferRange copy(std::span<const std::int32_t> values);
+  // Where the GPU finds an array: in its place or copied.
+  BufferRange place(std::span<const std::int32_t> values);
   BufferRange put_angles(const RopeTable& rope, std::span<const std::int32_t> positions);
   BufferRange put_row_numbers(std::size_t n);
   Items put_items(const StepInputs& inputs, std::size_t first_sequence, std::size_t end_sequence,
@@ -59,6 +66,7 @@ class StepArrays {
   const Program& program_;
   ElasticBuffer memory_;
   std::size_t next_ = 0;
+  std::size_t assembled_ = 0;  // where the arrays end that the host has assembled
 };
 
 // How attention_decode and attention_prefill share the query heads of a KV head: a threadgroup has

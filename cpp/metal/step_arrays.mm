@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <set>
 #include <variant>
@@ -34,14 +35,7 @@ std::set<std::size_t> item_sizes(const Program& program) {
 }
 
 // What a step of this shape needs.
-struct Shape {
-  std::size_t n_tokens;
-  std::size_t n_seqs;
-  std::size_t n_selected;
-  std::vector<std::size_t> max_blocks;  // [n_groups]
-};
-
-std::size_t bytes_of(const Program& program, const Shape& shape) {
+std::size_t bytes_of(const Program& program, const StepShape& shape) {
   std::size_t n = 2 * ints(shape.n_tokens) + ints(shape.n_selected) +
                   ints(std::max(shape.n_tokens, shape.n_selected));
   for (const std::size_t max_blocks : shape.max_blocks)
@@ -76,32 +70,50 @@ StepArrays::StepArrays(const Program& program, const StepLimits& limits, const C
 std::size_t StepArrays::planned_bytes(const Program& program, const StepLimits& limits) {
   const std::size_t n_seqs = std::min(limits.max_selected_rows, limits.max_tokens);
   const std::size_t blocks = limits.max_context_tokens / kSmallestBlockSize + 1;
-  return bytes_of(program, {limits.max_tokens, n_seqs, n_seqs,
-                            std::vector<std::size_t>(program.groups.size(), blocks)});
+  const std::vector<std::size_t> max_blocks(program.groups.size(), blocks);
+  return bytes_of(program, {limits.max_tokens, n_seqs, n_seqs, max_blocks});
 }
 
-std::size_t StepArrays::needed_bytes(const StepInputs& in) const {
-  Shape shape{in.n_tokens(), in.n_seqs(), in.selected_rows.size(), {}};
-  for (const GroupInputs& group : in.groups) shape.max_blocks.push_back(group.max_blocks);
-  return bytes_of(program_, shape);
+void StepArrays::begin(const StepShape& shape) {
+  memory_.require(bytes_of(program_, shape));
+  next_ = assembled_ = 0;
 }
 
-BufferRange StepArrays::take(std::size_t n_bytes) {
+std::span<std::int32_t> StepArrays::take(std::size_t n) {
+  const BufferRange range = reserve(n * sizeof(std::int32_t));
+  assembled_ = next_;
+  return {reinterpret_cast<std::int32_t*>(host(range)), n};
+}
+
+BufferRange StepArrays::reserve(std::size_t n_bytes) {
   const BufferRange range = memory_.get().range(next_, n_bytes);
   next_ += padded(n_bytes);
   return range;
 }
 
-BufferRange StepArrays::put(std::span<const std::int32_t> values) {
-  const BufferRange range = take(values.size_bytes());
+bool StepArrays::is_here(std::span<const std::int32_t> values) const {
+  const auto* at = reinterpret_cast<const std::byte*>(values.data());
+  const std::byte* begin = memory_.get().data();
+  return std::less_equal<>()(begin, at) && std::less<>()(at, begin + memory_.get().size());
+}
+
+BufferRange StepArrays::copy(std::span<const std::int32_t> values) {
+  const BufferRange range = reserve(values.size_bytes());
   if (!values.empty()) std::memcpy(host(range), values.data(), values.size_bytes());
   return range;
+}
+
+BufferRange StepArrays::place(std::span<const std::int32_t> values) {
+  if (!is_here(values)) return copy(values);
+  const auto* at = reinterpret_cast<const std::byte*>(values.data());
+  return memory_.get().range(static_cast<std::size_t>(at - memory_.get().data()),
+                             values.size_bytes());
 }
 
 // Angles grow with the position, so they are computed in double, as on the CPU.
 BufferRange StepArrays::put_angles(const RopeTable& rope,
                                    std::span<const std::int32_t> step_positions) {
-  const BufferRange range = take(angle_bytes(rope, step_positions.size()));
+  const BufferRange range = reserve(angle_bytes(rope, step_positions.size()));
   auto* cosines = reinterpret_cast<float*>(host(range));
   const std::size_t n = rope.inverse_frequencies.size();
   for (const std::int32_t position : step_positions) {
@@ -116,7 +128,7 @@ BufferRange StepArrays::put_angles(const RopeTable& rope,
 }
 
 BufferRange StepArrays::put_row_numbers(std::size_t n) {
-  const BufferRange range = take(n * sizeof(std::uint32_t));
+  const BufferRange range = reserve(n * sizeof(std::uint32_t));
   auto* first = reinterpret_cast<std::uint32_t*>(host(range));
   std::iota(first, first + n, 0u);
   return range;
@@ -133,18 +145,23 @@ StepArrays::Items StepArrays::put_items(const StepInputs& in, std::size_t first_
                     static_cast<quarrel_uint>(std::min(max_tokens, end - row)),
                     static_cast<quarrel_uint>(s), 0};
   }
-  return {take(n * sizeof(AttentionItem)), n};
+  return {reserve(n * sizeof(AttentionItem)), n};
 }
 
 void StepArrays::write(const StepInputs& in) {
-  memory_.require(needed_bytes(in));
-  next_ = 0;
-  token_ids = put(in.token_ids);
-  positions = put(in.positions);
-  selected_rows = put(in.selected_rows);
+  if (is_here(in.positions)) {
+    next_ = assembled_;
+  } else {
+    std::vector<std::size_t> max_blocks;
+    for (const GroupInputs& group : in.groups) max_blocks.push_back(group.max_blocks);
+    begin({in.n_tokens(), in.n_seqs(), in.selected_rows.size(), max_blocks});
+  }
+  token_ids = copy(in.token_ids);
+  positions = place(in.positions);
+  selected_rows = copy(in.selected_rows);
   row_numbers = put_row_numbers(std::max(in.n_tokens(), in.selected_rows.size()));
   for (std::size_t g = 0; g < groups.size(); ++g)
-    groups[g] = {put(in.groups[g].slot_mapping), put(in.groups[g].block_tables)};
+    groups[g] = {place(in.groups[g].slot_mapping), place(in.groups[g].block_tables)};
   for (std::size_t r = 0; r < ropes.size(); ++r)
     ropes[r] = put_angles(program_.ropes[r], in.positions);
   decode_items = put_items(in, 0, in.n_decodes, 1);

@@ -13,6 +13,7 @@
 #include "core/dtype.h"
 #include "core/memory_ledger.h"
 #include "program/program.h"
+#include "program/step_memory.h"
 #include "program/step_profile.h"
 
 namespace quarrel {
@@ -56,6 +57,8 @@ struct StepInputs {
   // The first sequences decode: one token each, after the prompt. The others prefill, however short
   // their chunk. A device may use other kernels, with other bits, for one than for the other.
   std::size_t n_decodes = 0;
+  // How many of the largest logits of each selected row the caller wants named; 0: none.
+  std::size_t n_best = 0;
 
   std::size_t n_tokens() const { return token_ids.size(); }
   std::size_t n_seqs() const { return context_lens.size(); }
@@ -75,14 +78,25 @@ struct MemoryNeeds {
   std::size_t scratch_bytes;
 };
 
+// The tokens with the k largest logits of each selected row, the largest first, among equal ones
+// the lowest id; a NaN is larger than all else.
+struct BestTokens {
+  std::size_t k = 0;
+  std::span<const std::uint32_t> ids;  // [n_selected, k]
+};
+
 // A Program made ready for one device.
 class Executable {
  public:
   virtual ~Executable() = default;
+  // Where inputs are best assembled; null: anywhere.
+  virtual StepMemory* step_memory() { return nullptr; }
   // Runs one step; the logits, [n_selected, vocab_size] float32, stay valid until the next one.
   // inputs are trusted: whoever assembles a step checks it.
   // A step that selects more rows than StepLimits says takes memory for them from the ledger.
   virtual std::span<const float> run(const StepInputs& inputs, KVStorage& storage) = 0;
+  // Of the last run(), as its inputs asked; k is 0 where the device leaves the search to the host.
+  virtual BestTokens best_tokens() const { return {}; }
   // Gives that memory back. Logits of the last run are gone.
   virtual void shrink() = 0;
   // Counts from zero when switched on.

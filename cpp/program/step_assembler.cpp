@@ -39,47 +39,59 @@ void StepAssembler::check_decodes(const StepRequest& r) {
     fail("selected rows of sequences that decode before those of others");
 }
 
-void StepAssembler::fill_group(std::size_t g, const StepRequest& r, const KVCache& cache) {
-  Group& group = groups_[g];
-  std::size_t max_blocks = 0;
-  for (const auto& view : views_) max_blocks = std::max(max_blocks, view.block_tables[g].size());
-  group.slot_mapping.resize(r.token_ids.size());
-  group.block_tables.assign(views_.size() * max_blocks, kNoBlock);
-
-  const std::size_t block_size = cache.block_size();
+void StepAssembler::fill_slots(std::size_t g, const StepRequest& r, std::size_t block_size,
+                               std::span<std::int32_t> slots) const {
   for (std::size_t s = 0; s < views_.size(); ++s) {
-    const auto table = views_[s].block_tables[g];
-    std::ranges::copy(table,
-                      group.block_tables.begin() + static_cast<std::ptrdiff_t>(s * max_blocks));
     for (auto row = static_cast<std::size_t>(r.query_start_loc[s]);
          row < static_cast<std::size_t>(r.query_start_loc[s + 1]); ++row) {
       const LogicalPosition position{static_cast<std::size_t>(positions_[row])};
-      const PhysicalSlot slot = slot_of(table, block_size, position);
+      const PhysicalSlot slot = slot_of(views_[s].block_tables[g], block_size, position);
       if (slot == kNoSlot) fail("every token to have a slot");
-      group.slot_mapping[row] = static_cast<std::int32_t>(slot);
+      slots[row] = static_cast<std::int32_t>(slot);
     }
   }
-  const GroupSpec spec = masks_.empty() ? cache.group_spec(g) : masks_[g];
-  group_inputs_[g] = {group.slot_mapping, group.block_tables, max_blocks, spec.window, spec.sinks};
 }
 
-StepInputs StepAssembler::assemble(const StepRequest& r, const KVCache& cache) {
+void StepAssembler::fill_tables(std::size_t g, std::span<std::int32_t> tables) const {
+  for (std::size_t s = 0; s < views_.size(); ++s) {
+    const auto row = tables.subspan(s * max_blocks_[g], max_blocks_[g]);
+    const auto rest = std::ranges::copy(views_[s].block_tables[g], row.begin()).out;
+    std::fill(rest, row.end(), kNoBlock);
+  }
+}
+
+void StepAssembler::begin(const StepRequest& r, const KVCache& cache, StepMemory& memory) {
+  max_blocks_.assign(cache.n_groups(), 0);
+  for (const SequenceView& view : views_)
+    for (std::size_t g = 0; g < max_blocks_.size(); ++g)
+      max_blocks_[g] = std::max(max_blocks_[g], view.block_tables[g].size());
+  memory.begin({r.token_ids.size(), views_.size(), r.selected_rows.size(), max_blocks_});
+}
+
+StepInputs StepAssembler::assemble(const StepRequest& r, const KVCache& cache, StepMemory& memory) {
   check(r);
   views_.clear();
+  for (const SequenceId sequence : r.sequences) views_.push_back(cache.view(sequence));
+  begin(r, cache, memory);
   context_lens_.clear();
-  positions_.resize(r.token_ids.size());
-  for (std::size_t s = 0; s < r.sequences.size(); ++s) {
-    views_.push_back(cache.view(r.sequences[s]));
-    auto position = static_cast<std::int32_t>(views_.back().n_tokens);
+  positions_ = memory.take(r.token_ids.size());
+  for (std::size_t s = 0; s < views_.size(); ++s) {
+    auto position = static_cast<std::int32_t>(views_[s].n_tokens);
     for (std::int32_t row = r.query_start_loc[s]; row < r.query_start_loc[s + 1]; ++row)
       positions_[static_cast<std::size_t>(row)] = position++;
     context_lens_.push_back(position);
   }
-  groups_.resize(cache.n_groups());
-  group_inputs_.resize(cache.n_groups());
-  for (std::size_t g = 0; g < groups_.size(); ++g) fill_group(g, r, cache);
+  group_inputs_.resize(max_blocks_.size());
+  for (std::size_t g = 0; g < max_blocks_.size(); ++g) {
+    const auto slots = memory.take(r.token_ids.size());
+    fill_slots(g, r, cache.block_size(), slots);
+    const auto tables = memory.take(views_.size() * max_blocks_[g]);
+    fill_tables(g, tables);
+    const GroupSpec spec = masks_.empty() ? cache.group_spec(g) : masks_[g];
+    group_inputs_[g] = {slots, tables, max_blocks_[g], spec.window, spec.sinks};
+  }
   return {r.token_ids,     positions_,    r.query_start_loc, context_lens_,
-          r.selected_rows, group_inputs_, r.n_decodes};
+          r.selected_rows, group_inputs_, r.n_decodes,       r.n_best};
 }
 
 }  // namespace quarrel

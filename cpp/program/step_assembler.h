@@ -8,6 +8,7 @@
 
 #include "cache/kv_cache.h"
 #include "program/device.h"
+#include "program/step_memory.h"
 
 namespace quarrel {
 
@@ -18,6 +19,7 @@ struct StepRequest {
   std::span<const TokenId> token_ids;             // [n_tokens], follow the committed ones
   std::span<const std::int32_t> selected_rows;    // rows of this step whose logits are wanted
   std::size_t n_decodes = 0;                      // see StepInputs; their selected rows come first
+  std::size_t n_best = 0;                         // see StepInputs
 };
 
 // Keeps its arrays between steps, so a steady state allocates nothing here.
@@ -28,25 +30,29 @@ class StepAssembler {
       : vocab_size_(vocab_size), masks_(std::move(masks)) {}
 
   // Checks the request (InvalidArgument) and fills positions, slots and block tables from the
-  // cache's views. Slots must have been reserved. The result points into this object.
-  StepInputs assemble(const StepRequest& request, const KVCache& cache);
+  // cache's views. Slots must have been reserved. The result points into `memory` and this object.
+  StepInputs assemble(const StepRequest& request, const KVCache& cache, StepMemory& memory);
+  StepInputs assemble(const StepRequest& request, const KVCache& cache) {
+    return assemble(request, cache, own_memory_);
+  }
 
  private:
-  struct Group {
-    std::vector<std::int32_t> slot_mapping;
-    std::vector<std::int32_t> block_tables;
-  };
   void check(const StepRequest& request) const;
   static void check_decodes(const StepRequest& request);
-  void fill_group(std::size_t group, const StepRequest& request, const KVCache& cache);
+  // Takes memory for the arrays of a step of the sequences in views_.
+  void begin(const StepRequest& request, const KVCache& cache, StepMemory& memory);
+  void fill_slots(std::size_t group, const StepRequest& request, std::size_t block_size,
+                  std::span<std::int32_t> slots) const;
+  void fill_tables(std::size_t group, std::span<std::int32_t> tables) const;
 
   const std::size_t vocab_size_;
   const std::vector<GroupSpec> masks_;
   std::vector<SequenceView> views_;
-  std::vector<std::int32_t> positions_;
   std::vector<std::int32_t> context_lens_;
-  std::vector<Group> groups_;
+  std::vector<std::size_t> max_blocks_;  // [n_groups]
   std::vector<GroupInputs> group_inputs_;
+  std::span<std::int32_t> positions_;
+  HostStepMemory own_memory_;
 };
 
 }  // namespace quarrel

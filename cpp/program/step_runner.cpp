@@ -38,7 +38,10 @@ StepRunner::StepRunner(std::shared_ptr<Executable> executable, std::shared_ptr<K
 std::span<const float> StepRunner::run(const StepRequest& request) {
   for (const BlockCopy& copy : cache_->take_copies())
     storage_->copy_block(copy.group, copy.from, copy.to);
-  return executable_->run(assembler_.assemble(request, *cache_), *storage_);
+  StepMemory* memory = executable_->step_memory();
+  return executable_->run(memory != nullptr ? assembler_.assemble(request, *cache_, *memory)
+                                            : assembler_.assemble(request, *cache_),
+                          *storage_);
 }
 
 }  // namespace quarrel

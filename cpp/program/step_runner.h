@@ -23,6 +23,9 @@ class StepRunner {
   // once the step has succeeded.
   std::span<const float> run(const StepRequest& request);
 
+  // Of the last run, where the request asked for some and the device has looked.
+  BestTokens best_tokens() const { return executable_->best_tokens(); }
+
   std::size_t vocab_size() const { return vocab_size_; }
 
  private:

@@ -229,10 +229,8 @@ double Sampler::inverse_temperature() const {
   return std::min(1.0 / options_.temperature, std::numeric_limits<double>::max());
 }
 
-std::span<Candidate> Sampler::filter_after_top_k(const LogitBlocks& blocks,
+std::span<Candidate> Sampler::filter_after_top_k(std::span<Candidate> kept, double max,
                                                  SamplerWorkspace& ws) const {
-  const double max = blocks.max();
-  auto kept = best_of(blocks, static_cast<std::size_t>(options_.top_k), ws);
   if (options_.top_p < 1) {
     const double total = candidate_mass(kept, max, 1.0, ws.chunk_sums);
     kept = keep_mass(kept, max, options_.top_p * total);
@@ -255,13 +253,48 @@ std::span<Candidate> Sampler::filter_without_top_k(const LogitBlocks& blocks,
 }
 
 std::span<Candidate> Sampler::filter(const LogitBlocks& blocks, SamplerWorkspace& ws) const {
-  const bool by_rank =
-      options_.top_k > 0 && options_.top_k < static_cast<std::int64_t>(vocab_size_);
-  return by_rank ? filter_after_top_k(blocks, ws) : filter_without_top_k(blocks, ws);
+  if (!filters_by_rank()) return filter_without_top_k(blocks, ws);
+  const auto kept = best_of(blocks, static_cast<std::size_t>(options_.top_k), ws);
+  return filter_after_top_k(kept, blocks.max(), ws);
+}
+
+bool Sampler::filters_by_rank() const {
+  return options_.top_k > 0 && options_.top_k < static_cast<std::int64_t>(vocab_size_);
+}
+
+std::size_t Sampler::n_best() const {
+  if (options_.n_logprobs || !options_.logit_bias.empty() || has_penalty(options_)) return 0;
+  if (options_.temperature == 0) return 1;
+  return filters_by_rank() ? static_cast<std::size_t>(options_.top_k) : 0;
+}
+
+std::int32_t Sampler::draw_from(std::span<const Candidate> kept, double max, std::uint64_t position,
+                                SamplerWorkspace& ws) const {
+  return draw(kept, max, inverse_temperature(),
+              uniform_at(options_.seed, position, options_.stream), ws.chunk_sums);
+}
+
+SampledToken Sampler::sample_best(std::span<const float> logits, std::uint64_t position,
+                                  SamplerWorkspace& ws, std::span<const std::uint32_t> best) const {
+  SampledToken sampled;
+  sampled.token_id = static_cast<std::int32_t>(best.front());
+  if (options_.temperature == 0) return sampled;
+  std::size_t n = 0;
+  for (const std::uint32_t id : best)
+    if (const float logit = logits[id]; logit > -std::numeric_limits<float>::infinity())
+      ws.candidates[n++] = {logit, static_cast<std::int32_t>(id)};
+  const double max = logits[best.front()];
+  const auto kept = filter_after_top_k(std::span(ws.candidates).first(n), max, ws);
+  sampled.token_id = draw_from(kept, max, position, ws);
+  return sampled;
 }
 
 SampledToken Sampler::sample(std::span<const float> logits, std::uint64_t position,
-                             SamplerWorkspace& ws) const {
+                             SamplerWorkspace& ws, std::span<const std::uint32_t> best) const {
+  // What is not finite is for scan() to refuse.
+  if (const std::size_t n = n_best();
+      n > 0 && n <= best.size() && std::isfinite(logits[best.front()]))
+    return sample_best(logits, position, ws, best.first(n));
   LogitBlocks blocks = scan(logits, ws);
   SampledToken sampled;
   double log_normaliser = 0.0;
@@ -272,11 +305,9 @@ SampledToken Sampler::sample(std::span<const float> logits, std::uint64_t positi
         sampled.top_logprobs.push_back({best.id, best.logit - log_normaliser});
   }
   lay_edits(logits, blocks, ws);
-  sampled.token_id =
-      options_.temperature == 0
-          ? blocks.argmax()
-          : draw(filter(blocks, ws), blocks.max(), inverse_temperature(),
-                 uniform_at(options_.seed, position, options_.stream), ws.chunk_sums);
+  sampled.token_id = options_.temperature == 0
+                         ? blocks.argmax()
+                         : draw_from(filter(blocks, ws), blocks.max(), position, ws);
   if (options_.n_logprobs)
     sampled.logprob = logits[static_cast<std::size_t>(sampled.token_id)] - log_normaliser;
   return sampled;
@@ -300,19 +331,21 @@ std::vector<TokenProbability> Sampler::distribution(std::span<const float> logit
 std::vector<SampledToken> sample_batch(std::span<const Sampler* const> samplers,
                                        std::span<const float> logits,
                                        std::span<const std::uint64_t> positions,
-                                       SamplerWorkspace& workspace) {
+                                       SamplerWorkspace& workspace,
+                                       std::span<const std::uint32_t> best) {
   const std::size_t n = samplers.size();
   if (positions.size() != n || logits.size() != n * workspace.vocab_size())
     throw InvalidArgument("[sample_batch] expected as many positions and rows of logits as the " +
                           std::to_string(n) + " samplers, got " + std::to_string(positions.size()) +
                           " positions and " + std::to_string(logits.size()) + " logits for " +
                           std::to_string(workspace.vocab_size()) + " tokens.");
+  const std::size_t k = n > 0 ? best.size() / n : 0;
   std::vector<SampledToken> sampled;
   sampled.reserve(n);
   for (std::size_t i = 0; i < n; ++i) {
     const auto row = logits.subspan(i * workspace.vocab_size(), workspace.vocab_size());
     try {
-      sampled.push_back(samplers[i]->sample(row, positions[i], workspace));
+      sampled.push_back(samplers[i]->sample(row, positions[i], workspace, best.subspan(i * k, k)));
     } catch (const InvalidArgument& error) {
       throw InvalidArgument("[sample_batch] row " + std::to_string(i) + ": " + error.what());
     }

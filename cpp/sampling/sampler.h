@@ -86,8 +86,12 @@ class Sampler {
   // The token for this position of the sequence. The random number is a function of seed, stream
   // and position alone: a request that was preempted and recomputed draws the same token.
   // logits: [vocab_size]. InvalidArgument when a logit is NaN or +inf or none is above -inf.
+  // best: the tokens with the largest logits in their order, if they are known, NaN before all
+  // else; where there are n_best() of them the rest of the row is not read, with the same result.
   SampledToken sample(std::span<const float> logits, std::uint64_t position,
-                      SamplerWorkspace& workspace) const;
+                      SamplerWorkspace& workspace, std::span<const std::uint32_t> best = {}) const;
+  // How many tokens with the largest logits decide; 0 where the whole row does.
+  std::size_t n_best() const;
 
   // What sample() draws from: the tokens left and their final probabilities.
   std::vector<TokenProbability> distribution(std::span<const float> logits,
@@ -97,13 +101,18 @@ class Sampler {
   const SamplingOptions& options() const { return options_; }
 
  private:
-  bool penalises() const;
+  bool filters_by_rank() const;
   LogitBlocks scan(std::span<const float> logits, SamplerWorkspace& workspace) const;
   void lay_edits(std::span<const float> logits, LogitBlocks& blocks,
                  SamplerWorkspace& workspace) const;
   std::span<Candidate> filter(const LogitBlocks& blocks, SamplerWorkspace& workspace) const;
-  std::span<Candidate> filter_after_top_k(const LogitBlocks& blocks,
+  SampledToken sample_best(std::span<const float> logits, std::uint64_t position,
+                           SamplerWorkspace& workspace, std::span<const std::uint32_t> best) const;
+  // kept: the top-k tokens, best first; max: the largest logit.
+  std::span<Candidate> filter_after_top_k(std::span<Candidate> kept, double max,
                                           SamplerWorkspace& workspace) const;
+  std::int32_t draw_from(std::span<const Candidate> kept, double max, std::uint64_t position,
+                         SamplerWorkspace& workspace) const;
   std::span<Candidate> filter_without_top_k(const LogitBlocks& blocks,
                                             SamplerWorkspace& workspace) const;
   double log_min_p() const;
@@ -115,10 +124,12 @@ class Sampler {
 };
 
 // One call for a whole step: row i of logits ([n, vocab_size], row-major) with samplers[i] at
-// positions[i]. InvalidArgument as sample(), the message naming the row.
+// positions[i]; best: [n, k] or empty, see sample(). InvalidArgument as sample(), the message
+// naming the row.
 std::vector<SampledToken> sample_batch(std::span<const Sampler* const> samplers,
                                        std::span<const float> logits,
                                        std::span<const std::uint64_t> positions,
-                                       SamplerWorkspace& workspace);
+                                       SamplerWorkspace& workspace,
+                                       std::span<const std::uint32_t> best = {});
 
 }  // namespace quarrel

@@ -626,13 +626,21 @@ class StepRunner:
         cache keeps; none: all that it keeps.
         """
 
-    def run(self, sequences: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], query_start_loc: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], selected_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], n_decodes: int = 0) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
+    def run(self, sequences: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], query_start_loc: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], selected_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], n_decodes: int = 0, n_best: int = 0) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
         """
         Logits [n_selected, vocab_size] float32, a view that is valid until the next run.
 
         sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]
         int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.
         n_decodes: the first sequences decode, with one token each; the others prefill.
+        n_best: how many tokens with the largest logits best_ids() is to name.
+        """
+
+    def best_ids(self) -> Annotated[NDArray[numpy.uint32], dict(shape=(None, None), writable=False)]:
+        """
+        The tokens with the n_best largest logits of each selected row of the last run, in
+        their order, [n_selected, n_best] uint32; empty where the device has not looked. Valid
+        until the next run.
         """
 
 class MetalDevice(Device):
@@ -721,6 +729,12 @@ class Sampler:
     def vocab_size(self) -> int: ...
 
     @property
+    def n_best(self) -> int:
+        """
+        How many tokens with the largest logits decide; 0 where the whole row does.
+        """
+
+    @property
     def seed(self) -> int: ...
 
     def accept(self, token_id: int) -> None:
@@ -741,12 +755,13 @@ class Sampler:
         The (token_id, probability) pairs that sample() draws from; logits: [vocab_size] float32.
         """
 
-def sample_batch(samplers: Sequence[Sampler], logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], positions: Sequence[int], workspace: SamplerWorkspace | None = None) -> list[SampledToken]:
+def sample_batch(samplers: Sequence[Sampler], logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], positions: Sequence[int], workspace: SamplerWorkspace | None = None, best: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> list[SampledToken]:
     """
     Samples one token per row in one native call, without the GIL.
 
-    logits: [n, vocab_size] float32; row i is drawn by samplers[i] for positions[i]. Raises UsageError
-    like Sampler.sample, naming the row.
+    logits: [n, vocab_size] float32; row i is drawn by samplers[i] for positions[i]. best: [n, k]
+    uint32, the tokens with the k largest logits of each row, in their order: a sampler whose n_best
+    is at most k then reads no others. Raises UsageError like Sampler.sample, naming the row.
     """
 
 class Counter:

@@ -179,7 +179,10 @@ class Engine:
                 involved += forked
                 rows += [row] * len(forked)
         if sampling:
-            self._sample(sampling, logits if len(rows) == len(logits) else logits[rows])
+            if len(rows) == len(logits):
+                self._sample(sampling, logits, self.runner.best_ids())
+            else:
+                self._sample(sampling, logits[rows])
 
     def _fail(self, requests: Sequence[Request], error: Exception) -> None:
         for request in requests:
@@ -210,9 +213,14 @@ class Engine:
         self,
         requests: Sequence[Request],
         logits: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+        best: np.ndarray[tuple[int, int], np.dtype[np.uint32]] | None = None,
     ) -> None:
         sampled = _core.sample_batch(
-            [r.sampler for r in requests], logits, [r.n_tokens for r in requests], self._workspace
+            [r.sampler for r in requests],
+            logits,
+            [r.n_tokens for r in requests],
+            self._workspace,
+            best,
         )
         now = time.perf_counter()
         for request, token in zip(requests, sampled, strict=True):

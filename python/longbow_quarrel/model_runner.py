@@ -122,6 +122,7 @@ class ModelRunner:
             tokens,
             [int(end) - 1 for c, end in zip(chunks, ends, strict=True) if c.samples],
             sum(c.is_decode for c in chunks),
+            max((c.request.sampler.n_best for c in chunks if c.samples), default=0),
         )
         for chunk in chunks:
             chunk.request.n_computed += chunk.n_tokens
@@ -133,12 +134,14 @@ class ModelRunner:
         parts: Sequence[NDArray[np.int32]],
         rows: Sequence[int],
         n_decodes: int = 0,
+        n_best: int = 0,
     ) -> NDArray[np.float32]:
         """Compute and commit ``parts``, the next tokens of each sequence, whose slots are reserved.
 
         Args:
             rows: of the step's tokens, counted over all parts, whose logits are wanted.
             n_decodes: so many sequences, the first ones, decode, with one token each.
+            n_best: how many tokens with the largest logits :meth:`best_ids` is to name.
 
         Returns logits [len(rows), vocab_size], valid until the next call.
         """
@@ -150,10 +153,17 @@ class ModelRunner:
             np.concatenate(parts),
             np.array(rows, np.int32),
             n_decodes,
+            n_best,
         )
         for sequence, part in zip(sequences, parts, strict=True):
             self.cache.commit(sequence, part)
         return logits
+
+    def best_ids(self) -> NDArray[np.uint32] | None:
+        """The tokens with the largest logits of each row of the last step, in their
+        order, as many as its samplers want; None where the device leaves the search to them."""
+        best = self._runner.best_ids()
+        return best if best.size else None
 
     def prefill(self, sequence: int, tokens: NDArray[np.int32]) -> None:
         """Compute and commit the next tokens of a sequence; nobody wants their logits.

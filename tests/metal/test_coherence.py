@@ -5,6 +5,7 @@ Decode and prefill may differ from each other here: see StepInputs::n_decodes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -83,10 +84,10 @@ def test_types_of_k_and_v(kv_types: tuple[str, str], metal_llm: Load) -> None:
 def test_contexts_of_several_partitions(
     name: str, metal_llm: Load, tiny_llm: Callable[..., LLM]
 ) -> None:
-    """Decode splits the cache at multiples of 256 tokens; the CPU agrees, and so do strategies."""
+    """Decode splits the cache at multiples of 512 tokens; the CPU agrees, and so do strategies."""
     config = {"kv_type_k": "f32", "kv_type_v": "f32", "context_length": 700}
     whole = metal_llm(name, **config)
-    prompts = [_ids(whole, n, seed=n) for n in (250, 600)]
+    prompts = [_ids(whole, n, seed=n) for n in (507, 600)]
     expected = _texts(whole, prompts)
     assert _texts(metal_llm(name, cache="paged", **config), prompts) == expected
     for (tokens, logprobs), (cpu_tokens, cpu_logprobs) in zip(
@@ -95,3 +96,20 @@ def test_contexts_of_several_partitions(
         assert tokens == cpu_tokens
         ours, theirs = ([p.logprob for p in side] for side in (logprobs, cpu_logprobs))
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_the_gpu_finds_the_best_tokens(temperature: float, metal_llm: Load) -> None:
+    """Samplers draw the same from the few that the GPU names as from whole rows of logits."""
+    draw = SamplingParams(max_tokens=6, temperature=temperature, seed=5, ignore_eos=False)
+    whole = dataclasses.replace(draw, logprobs=0)  # needs every logit
+    llm = metal_llm("gemma3")
+    prompts = [_ids(llm, 5 + 3 * i, seed=i) for i in range(3)]
+    outputs = {}
+    for params in (draw, whole):
+        llm.engine.runner.executable.set_profiling(True)
+        outputs[params.logprobs] = [o.token_ids for o in llm.generate(prompts, params)]
+        names = {t.name for t in llm.engine.runner.executable.stage_times()}
+        searching = {"argmax"} if temperature == 0 else {"top_k_chunks", "top_k_merge"}
+        assert searching & names == (searching if params is draw else set())
+    assert outputs[None] == outputs[0]

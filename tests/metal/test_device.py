@@ -119,6 +119,20 @@ def test_a_failed_step_ends_its_requests_only(
     assert _text(llm) == expected
 
 
+def test_requests_of_other_steps_go_on(rig: SoftwareMetal, metal_llm: Load) -> None:
+    """A GPU fault ends those that were in the step; who waited is computed."""
+    llm = metal_llm("llama3", max_num_seqs=2)
+    expected = _text(llm)
+    engine = llm.engine
+    requests = [engine.add(PROMPT, GREEDY)[0] for _ in range(4)]
+    rig.inject(Fault.GPU, 3)
+    while any(r.finish_reason is None for r in requests):
+        engine.step()
+    assert [r.finish_reason for r in requests] == ["error", "error", "length", "length"]
+    assert [list(r.output_ids) for r in requests[2:]] == [expected, expected]
+    assert all("the GPU failed" in str(r.error) for r in requests[:2])
+
+
 def test_a_refused_allocation_ends_its_request_only(rig: SoftwareMetal, metal_llm: Load) -> None:
     llm = metal_llm("llama3")
     expected = _text(llm)

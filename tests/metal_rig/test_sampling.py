@@ -56,9 +56,9 @@ def top_k(
 
 
 def expected_order(logits: Floats) -> npt.NDArray[np.int64]:
-    """Ids by falling logit, the lower one first among equals, NaN at the end."""
-    is_nan = np.isnan(logits)  # the first thing to sort by: below even minus infinity
-    return np.lexsort((np.where(is_nan, 0, -logits), is_nan), axis=1)
+    """Ids by falling logit, the lower one first among equals, NaN in front."""
+    is_nan = np.isnan(logits)  # the first thing to sort by: above even infinity
+    return np.lexsort((np.where(is_nan, 0, -logits), ~is_nan), axis=1)
 
 
 @pytest.mark.parametrize("n_cols", [1, 31, 255, 4099, 49152])

@@ -91,6 +91,55 @@ TEST_CASE_FIXTURE(TwoSequences, "a smaller step after a larger one leaves nothin
   CHECK(to_vector(inputs.groups[1].block_tables) == Ints{0, 1});
 }
 
+namespace {
+
+// A device's memory: everything is taken from one piece, and in no other way.
+class DeviceMemory final : public StepMemory {
+ public:
+  void begin(const StepShape& shape) override {
+    CHECK((shape.n_tokens == 9 && shape.n_seqs == 2 && shape.n_selected == 2));
+    CHECK(std::vector<std::size_t>(shape.max_blocks.begin(), shape.max_blocks.end()) ==
+          std::vector<std::size_t>{3, 3});
+    ++n_begun;
+    next_ = 0;
+  }
+  std::span<std::int32_t> take(std::size_t n) override {
+    REQUIRE(n_begun > 0);
+    const auto array = std::span(values_).subspan(next_, n);
+    next_ += n;
+    return array;
+  }
+  bool has(std::span<const std::int32_t> array) const {
+    return array.data() >= values_.data() &&
+           array.data() + array.size() <= values_.data() + values_.size();
+  }
+
+  int n_begun = 0;
+
+ private:
+  Ints values_ = Ints(9 + 2 * (9 + 6), 77);
+  std::size_t next_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(TwoSequences, "tables are assembled where the device reads them") {
+  const Step step = this->step();
+  DeviceMemory memory;
+  for (int i = 1; i <= 2; ++i) {
+    const StepInputs inputs = assembler.assemble(step.request(), cache, memory);
+    CHECK(memory.n_begun == i);
+    CHECK(memory.has(inputs.positions));
+    CHECK(to_vector(inputs.positions) == Ints{5, 6, 7, 0, 1, 2, 3, 4, 5});
+    for (const GroupInputs& group : inputs.groups) {
+      CHECK(memory.has(group.slot_mapping));
+      CHECK(memory.has(group.block_tables));
+      CHECK(to_vector(group.slot_mapping) == Ints{5, 6, 7, 8, 9, 10, 11, 12, 13});
+      CHECK(to_vector(group.block_tables) == Ints{0, 1, kNoBlock, 2, 3, 4});
+    }
+  }
+}
+
 TEST_CASE_FIXTURE(TwoSequences, "a steady state reuses its arrays") {
   const Step step = this->step();
   const StepInputs before = assembler.assemble(step.request(), cache);

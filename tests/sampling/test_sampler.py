@@ -270,3 +270,59 @@ def test_the_batch_call_releases_the_gil() -> None:
 
 def test_workspace_reports_its_size() -> None:
     assert 8 * 262_144 < _core.SamplerWorkspace(262_144).size_bytes < 9 * 262_144
+
+
+def ranked(logits: Logits) -> NDArray[np.uint32]:
+    """Ids as a device names them: the largest logit first, the lower id among equals."""
+    return np.argsort(-logits.astype(np.float64), kind="stable").astype(np.uint32)
+
+
+@given(
+    logit_lists,
+    st.sampled_from([0.0, 0.3, 0.8, 5.0]),
+    st.integers(1, 40),
+    st.sampled_from([0.5, 0.937, 1.0]),
+    st.sampled_from([0.0, 0.1]),
+    st.integers(0, 2**32),
+)
+def test_the_best_tokens_are_enough(
+    row: list[float], temperature: float, top_k: int, top_p: float, min_p: float, seed: int
+) -> None:
+    """The same token as from the whole row, and nothing else of the row is looked at."""
+    logits = np.array([row], np.float32)
+    sampler = _core.Sampler(
+        len(row), temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
+    )
+    expected = _core.sample_batch([sampler], logits, [3])[0].token_id
+    n = sampler.n_best
+    assert n == (1 if temperature == 0 else top_k if top_k < len(row) else 0)
+    best = ranked(logits[0])[None, : n or 1]
+    hidden = np.full_like(logits, np.nan)
+    hidden[0, best[0]] = logits[0, best[0]]
+    got = _core.sample_batch([sampler], hidden if n else logits, [3], None, best)
+    assert got[0].token_id == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logit_bias": [(0, 1.0)]},
+        {"presence_penalty": 0.5, "penalty_window": -1},
+        {"n_logprobs": 0},
+        {"top_k": 0},
+    ],
+)
+def test_some_samplers_need_the_whole_row(options: dict[str, Any]) -> None:
+    assert _core.Sampler(10, **({"top_k": 3} | options)).n_best == 0
+    assert _core.Sampler(10, temperature=0.0, top_k=5).n_best == 1
+
+
+def test_best_tokens_that_make_no_sense_are_refused() -> None:
+    sampler = _core.Sampler(4, temperature=0.0)
+    logits = np.array([[0.0, 1.0, np.nan, 3.0]], np.float32)
+    with pytest.raises(UsageError, match="expected best tokens below the vocabulary's size of 4"):
+        _core.sample_batch([sampler], logits, [0], None, np.array([[4]], np.uint32))
+    with pytest.raises(UsageError, match="expected best tokens for each of 1 rows, got 2"):
+        _core.sample_batch([sampler], logits, [0], None, np.array([[3], [3]], np.uint32))
+    with pytest.raises(UsageError, match="row 0"):  # a NaN is the best, so it is noticed
+        _core.sample_batch([sampler], logits, [0], None, np.array([[2]], np.uint32))
