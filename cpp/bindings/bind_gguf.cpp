@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -16,7 +18,9 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/text.h"
 #include "core/error.h"
+#include "core/strings.h"
 #include "gguf/dequantize.h"
 #include "gguf/model_file.h"
 #include "gguf/printable.h"
@@ -58,36 +62,20 @@ using gguf::ValueType;
 // Unlike a Vector, also what merely has the buffer protocol: bytes.
 using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-// Text in a model file should be UTF-8 but nothing enforces it; what is not survives a round trip.
-nb::object decode(std::string_view text) {
-  PyObject* decoded =
-      PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "surrogateescape");
-  if (decoded == nullptr) nb::raise_python_error();
-  return nb::steal(decoded);
-}
-
-// The bytes that `decode` made this text from.
-std::string encode(nb::handle text) {
-  PyObject* encoded = PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogateescape");
-  if (encoded == nullptr) nb::raise_python_error();
-  const auto bytes = nb::steal<nb::bytes>(encoded);
-  return {bytes.c_str(), bytes.size()};
-}
-
-// A numpy array of this shape that owns `values`.
-template <class T>
+// An array of this shape that owns `values`.
+template <class T, class Framework = nb::numpy>
 nb::object owning_array(std::unique_ptr<T[]> values, const std::vector<std::size_t>& shape) {
   T* data = values.get();
   nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
   values.release();
-  return nb::cast(nb::ndarray<nb::numpy, T>(data, shape.size(), shape.data(), owner));
+  return nb::cast(nb::ndarray<Framework, T>(data, shape.size(), shape.data(), owner));
 }
 
-template <class T>
+template <class T, class Framework>
 nb::object numeric_array(const MetadataArray& array) {
   auto values = std::make_unique_for_overwrite<T[]>(array.size);
   for (std::uint64_t i = 0; i < array.size; ++i) values[i] = array.at<T>(i);
-  return owning_array(std::move(values), {array.size});
+  return owning_array<T, Framework>(std::move(values), {array.size});
 }
 
 nb::object string_list(const MetadataArray& array) {
@@ -96,30 +84,31 @@ nb::object string_list(const MetadataArray& array) {
   return list;
 }
 
+template <class Framework>
 nb::object array_to_python(const MetadataArray& array) {
   switch (array.element_type) {
     case ValueType::kUint8:
-      return numeric_array<std::uint8_t>(array);
+      return numeric_array<std::uint8_t, Framework>(array);
     case ValueType::kInt8:
-      return numeric_array<std::int8_t>(array);
+      return numeric_array<std::int8_t, Framework>(array);
     case ValueType::kUint16:
-      return numeric_array<std::uint16_t>(array);
+      return numeric_array<std::uint16_t, Framework>(array);
     case ValueType::kInt16:
-      return numeric_array<std::int16_t>(array);
+      return numeric_array<std::int16_t, Framework>(array);
     case ValueType::kUint32:
-      return numeric_array<std::uint32_t>(array);
+      return numeric_array<std::uint32_t, Framework>(array);
     case ValueType::kInt32:
-      return numeric_array<std::int32_t>(array);
+      return numeric_array<std::int32_t, Framework>(array);
     case ValueType::kFloat32:
-      return numeric_array<float>(array);
+      return numeric_array<float, Framework>(array);
     case ValueType::kBool:
-      return numeric_array<bool>(array);
+      return numeric_array<bool, Framework>(array);
     case ValueType::kUint64:
-      return numeric_array<std::uint64_t>(array);
+      return numeric_array<std::uint64_t, Framework>(array);
     case ValueType::kInt64:
-      return numeric_array<std::int64_t>(array);
+      return numeric_array<std::int64_t, Framework>(array);
     case ValueType::kFloat64:
-      return numeric_array<double>(array);
+      return numeric_array<double, Framework>(array);
     case ValueType::kString:
     case ValueType::kArray:
       break;
@@ -132,7 +121,7 @@ nb::object to_python(const MetadataValue& value) {
       [](const auto& v) -> nb::object {
         using T = std::remove_cvref_t<decltype(v)>;
         if constexpr (std::is_same_v<T, MetadataArray>) {
-          return array_to_python(v);
+          return array_to_python<nb::numpy>(v);
         } else if constexpr (std::is_same_v<T, std::string_view>) {
           return decode(v);
         } else if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
@@ -160,6 +149,26 @@ nb::object metadata_dict(const ModelFile& file) {
 nb::object metadata_get(const ModelFile& file, nb::str key, nb::object fallback) {
   const auto* entry = file.metadata().find(encode(key));
   return entry == nullptr ? fallback : to_python(entry->value);
+}
+
+const MetadataArray* array_named(const ModelFile& file, nb::str key) {
+  const auto* entry = file.metadata().find(encode(key));
+  return entry == nullptr ? nullptr : std::get_if<MetadataArray>(&entry->value);
+}
+
+std::optional<Strings> metadata_strings(const ModelFile& file, nb::str key) {
+  const MetadataArray* array = array_named(file, key);
+  if (array == nullptr || array->element_type != ValueType::kString) return std::nullopt;
+  Strings strings;
+  strings.reserve(array->size, array->bytes.size() - array->size * sizeof(std::uint64_t));
+  array->for_each_string([&strings](std::string_view text) { strings.push_back(text); });
+  return strings;
+}
+
+nb::object metadata_numbers(const ModelFile& file, nb::str key) {
+  const MetadataArray* array = array_named(file, key);
+  if (array == nullptr || array->element_type == ValueType::kString) return nb::none();
+  return array_to_python<nb::memview>(*array);
 }
 
 nb::object tensor_list(nb::handle self) {
@@ -274,6 +283,11 @@ void bind_model_file(nb::module_& m) {
       .def("get", metadata_get, "key"_a, "default"_a = nb::none(),
            nb::sig("def get(self, key: str, default: object = None) -> object"),
            "The value of one key, or `default`.")
+      .def("strings", metadata_strings, "key"_a,
+           "The array of strings under a key, packed; None where there is none.")
+      .def("numbers", metadata_numbers, "key"_a,
+           nb::sig("def numbers(self, key: str) -> memoryview | None"),
+           "The array of numbers under a key, without NumPy; None where there is none.")
       .def("keys", metadata_keys, nb::sig("def keys(self) -> list[str]"),
            "Names of the metadata, in the order of the file.")
       .def_prop_ro("tensors", tensor_list, nb::sig("def tensors(self) -> list[TensorInfo]"),

@@ -18,6 +18,7 @@ void bind_program(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_snapshot(nb::module_& m);
 void bind_tallies(nb::module_& m);
+void bind_tokenizer(nb::module_& m);
 
 namespace {
 
@@ -59,4 +60,5 @@ NB_MODULE(_core, m) {
   quarrel::bind_metal(m);
   quarrel::bind_sampling(m);
   quarrel::bind_tallies(m);
+  quarrel::bind_tokenizer(m);
 }

@@ -36,7 +36,7 @@ class Engine:
             path, config, beside=None if beside is None else beside.runner
         )
         self.tokenizer: Tokenizer = (
-            beside.tokenizer if beside else Tokenizer.from_metadata(self.runner.file.metadata)
+            beside.tokenizer if beside else Tokenizer.from_metadata(self.runner.file)
         )
         self.scheduler = Scheduler(
             self.runner.cache,

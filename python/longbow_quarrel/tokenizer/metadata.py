@@ -6,15 +6,19 @@ of the package works on what these functions return.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from array import array
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from longbow_quarrel import _core
 from longbow_quarrel.errors import TokenizerError
 
-Metadata = Mapping[str, object]
+
+class Metadata(Protocol):
+    """A mapping, or a GGUF file itself: its arrays are then read without a copy in Python."""
+
+    def get(self, key: str, /) -> object: ...
+
 
 # Converters write "no such token" as -1, which an unsigned field turns into 2**32 - 1.
 _ABSENT_IDS = (-1, 0xFFFFFFFF)
@@ -27,7 +31,10 @@ def _refuse(key: str, expected: str, value: object) -> TokenizerError:
 
 
 def _scalar(value: object) -> object:
-    return value.item() if isinstance(value, np.generic) else value
+    """A number as Python's own, whichever library it is of."""
+    if isinstance(value, (bool, int, float, str)) or value is None:
+        return value
+    return value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
 
 
 def read_str(metadata: Metadata, key: str) -> str | None:
@@ -67,43 +74,67 @@ def read_token_id(metadata: Metadata, key: str, vocab_size: int) -> int | None:
     return value
 
 
-def read_strings(metadata: Metadata, key: str) -> list[str]:
+def read_strings(metadata: Metadata, key: str) -> _core.Strings:
     """The array of strings under `key`.
 
     Raises:
         TokenizerError: The key is absent or its value is not an array of strings.
     """
+    if isinstance(metadata, _core.GGUFFile):
+        packed = metadata.strings(key)
+        if packed is not None:
+            return packed
     value: Any = metadata.get(key)
     if value is None:
         raise TokenizerError(f"{key} is missing from the model file; convert the model again.")
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise _refuse(key, "an array of strings", value)
-    strings = list(value)
-    if not set(map(type, strings)) <= {str}:
-        raise _refuse(key, "an array of strings", next(s for s in strings if type(s) is not str))
-    return strings
+    stray = next((s for s in value if type(s) is not str), None)
+    if stray is not None:
+        raise _refuse(key, "an array of strings", stray)
+    try:
+        return _core.Strings(value)
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"{key} holds a piece that is no text; convert the model again."
+        ) from error
 
 
-def read_numbers(
-    metadata: Metadata, key: str, count: int, dtype: type[np.generic]
-) -> npt.NDArray[Any] | None:
-    """The first `count` numbers of the array under `key` as `dtype`, or None when absent.
+def read_numbers(metadata: Metadata, key: str, count: int, code: str) -> array[Any] | None:
+    """The first `count` numbers of the array under `key`, or None when absent.
+
+    Args:
+        code: What to read them as, for :class:`array.array`: ``"i"`` (int32) or ``"f"`` (float32).
 
     Raises:
         TokenizerError: The value is not an array of numbers or is shorter than `count`.
     """
-    value: Any = metadata.get(key)
+    value: Any = metadata.numbers(key) if isinstance(metadata, _core.GGUFFile) else None
+    if value is None:
+        value = metadata.get(key)
     if value is None:
         return None
     try:
-        numbers = np.asarray(value, dtype=dtype)
+        numbers = _as_array(value, code)
     except (TypeError, ValueError, OverflowError) as error:
         raise _refuse(key, "an array of numbers", value) from error
-    if numbers.ndim != 1 or len(numbers) < count:
+    if len(numbers) < count:
         raise TokenizerError(
-            f"{key} should hold {count} values, one per token, but has shape "
-            f"{numbers.shape}; convert the model again."
+            f"{key} should hold {count} values, one per token, but holds {len(numbers)}; "
+            "convert the model again."
         )
     return numbers[:count]
+
+
+def _as_array(value: Any, code: str) -> array[Any]:
+    if isinstance(value, (str, bytes)):
+        raise TypeError("text is no array")
+    if isinstance(value, memoryview) and value.format == code:
+        numbers = array(code)
+        numbers.frombytes(value.cast("B"))
+        return numbers
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return array(code, [int(v) if code == "i" and not isinstance(v, str) else v for v in value])

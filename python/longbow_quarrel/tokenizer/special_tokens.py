@@ -30,8 +30,8 @@ class SpecialTokenScanner:
     ) -> None:
         always = vocabulary.ids_of_types(TokenType.USER_DEFINED)
         on_request = vocabulary.ids_of_types(TokenType.CONTROL, TokenType.UNKNOWN)
-        self._always = _group_by_prefix(vocabulary.pieces, always)
-        self._all = _group_by_prefix(vocabulary.pieces, [*always, *on_request])
+        self._always = _group_by_prefix(vocabulary, always)
+        self._all = _group_by_prefix(vocabulary, [*always, *on_request])
         self._strip_left = frozenset(strip_left)
         self._strip_right = frozenset(strip_right)
 
@@ -74,9 +74,9 @@ class SpecialTokenScanner:
         return result
 
 
-def _group_by_prefix(pieces: list[str], ids: list[int]) -> dict[str, list[tuple[str, int]]]:
+def _group_by_prefix(vocabulary: Vocabulary, ids: list[int]) -> dict[str, list[tuple[str, int]]]:
     groups: dict[str, list[tuple[str, int]]] = {}
     for token_id in ids:
-        piece = pieces[token_id]
+        piece = vocabulary.tokens.piece(token_id)
         groups.setdefault(piece[:_PREFIX_LENGTH], []).append((piece, token_id))
     return groups

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Protocol
-
-import numpy as np
 
 from longbow_quarrel.errors import TokenizerError, UsageError
 from longbow_quarrel.tokenizer.bpe import ByteLevelBPE
@@ -61,7 +60,7 @@ class Tokenizer:
         else:
             pre = find_pre_tokenizer(self.pre)
             self._text_model = ByteLevelBPE(vocabulary, metadata, pre)
-            strip_left = [vocabulary.ids[t] for t in pre.strip_left if t in vocabulary.ids]
+            strip_left = [i for t in pre.strip_left if (i := vocabulary.find(t)) is not None]
         self._scanner = SpecialTokenScanner(
             vocabulary, strip_left=strip_left, strip_right=_strip_right(vocabulary, metadata)
         )
@@ -83,7 +82,7 @@ class Tokenizer:
         self._suffix = _wanted(self.add_eos, self.eos_id, "eos")
         self._check_byte_pieces()
         self._hidden_ids = frozenset(vocabulary.ids_of_types(*_HIDDEN_TYPES))
-        self._bytes: list[bytes | None] = [None] * self.vocab_size
+        self._bytes: dict[int, bytes] = {}
 
     @classmethod
     def from_metadata(cls, metadata: Metadata) -> Tokenizer:
@@ -181,24 +180,24 @@ class Tokenizer:
             UsageError: `token_id` is not in the vocabulary.
         """
         self._check_id(token_id)
-        return self._vocabulary.pieces[token_id]
+        return self._vocabulary.tokens.piece(token_id)
 
     def id_of(self, piece: str) -> int | None:
         """The id of a piece written as in the model file (``"Ġthe"``, ``"▁the"``), or None."""
-        return self._vocabulary.ids.get(piece)
+        return self._vocabulary.find(piece)
 
     def _text_bytes(self, token_id: int, skip_special: bool) -> bytes:
         self._check_id(token_id)
         if skip_special and token_id in self._hidden_ids:
             return b""
-        data = self._bytes[token_id]
+        data = self._bytes.get(token_id)
         if data is None:
             data = self._bytes[token_id] = self._make_bytes(token_id)
         return data
 
     def _make_bytes(self, token_id: int) -> bytes:
-        piece = self._vocabulary.pieces[token_id]
-        kind = self._vocabulary.types[token_id]
+        piece = self._vocabulary.tokens.piece(token_id)
+        kind = self._vocabulary.tokens.type(token_id)
         if kind in _TEXT_TYPES:
             return piece.encode("utf-8", "surrogateescape")
         if kind == TokenType.BYTE:
@@ -208,14 +207,14 @@ class Tokenizer:
         return b""
 
     def _check_id(self, token_id: int) -> None:
-        if not isinstance(token_id, (int, np.integer)) or not 0 <= token_id < self.vocab_size:
+        if not isinstance(token_id, Integral) or not 0 <= token_id < self.vocab_size:
             raise UsageError(
                 f"{token_id!r} is no token of this model; ids go from 0 to {self.vocab_size - 1}."
             )
 
     def _check_byte_pieces(self) -> None:
         for token_id in self._vocabulary.ids_of_types(TokenType.BYTE):
-            piece = self._vocabulary.pieces[token_id]
+            piece = self._vocabulary.tokens.piece(token_id)
             if not _BYTE_PIECE.fullmatch(piece):
                 raise TokenizerError(
                     f"Token {token_id} is a byte token but is written {piece!r} instead of like "
@@ -244,8 +243,8 @@ def _strip_right(vocabulary: Vocabulary, metadata: Metadata) -> set[int]:
     if "phi-3" not in name and "phi3" not in name:
         return set()
     ids = set(vocabulary.ids_of_types(*_TEXT_TYPES))
-    ids.update(vocabulary.ids[t] for t in ("</s>",) if t in vocabulary.ids)
-    return ids - {vocabulary.ids.get(t) for t in ("<unk>", "<s>", "<|endoftext|>")}
+    ids |= {i for t in ("</s>",) if (i := vocabulary.find(t)) is not None}
+    return ids - {vocabulary.find(t) for t in ("<unk>", "<s>", "<|endoftext|>")}
 
 
 def _check_text(text: str) -> None:

@@ -6,12 +6,12 @@ generation has to stop at the same tokens there and here.
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-import numpy as np
-import numpy.typing as npt
-
+from longbow_quarrel import _core
 from longbow_quarrel.errors import TokenizerError
 from longbow_quarrel.tokenizer.metadata import (
     Metadata,
@@ -144,19 +144,15 @@ class Vocabulary:
     Attributes:
         model: ``tokenizer.ggml.model``: ``"gpt2"`` (byte-level BPE) or ``"llama"``
             (SentencePiece-style).
-        pieces: Text of every token as the file writes it.
-        ids: Piece to token id.
-        types: [n_tokens] int32, values of :class:`TokenType`.
+        tokens: Pieces as the file writes them and their types, values of :class:`TokenType`.
         scores: [n_tokens] float32, or None when the file has none.
         roles: Role ("bos", "eos", "eot", ...) to token id; absent roles have no entry.
         eog_ids: Every token that ends a generation.
     """
 
     model: str
-    pieces: list[str]
-    ids: dict[str, int]
-    types: npt.NDArray[np.int32]
-    scores: npt.NDArray[np.float32] | None
+    tokens: _core.Vocabulary
+    scores: array[float] | None
     roles: dict[str, int] = field(default_factory=dict)
     eog_ids: frozenset[int] = frozenset()
 
@@ -173,21 +169,23 @@ class Vocabulary:
                 "tokenizer.ggml.model is missing from the model file; use a model that was "
                 "converted together with its tokenizer."
             )
-        pieces = _read_pieces(metadata)
-        ids = dict(zip(pieces, range(len(pieces)), strict=True))
-        if len(ids) != len(pieces):
-            twin = next(piece for i, piece in enumerate(pieces) if ids[piece] != i)
-            raise TokenizerError(
-                f"tokenizer.ggml.tokens holds {twin!r} twice; convert the model again."
-            )
+        pieces = read_strings(metadata, "tokenizer.ggml.tokens")
         count = len(pieces)
-        types = read_numbers(metadata, "tokenizer.ggml.token_type", count, np.int32)
+        if count == 0:
+            raise TokenizerError("tokenizer.ggml.tokens is empty; convert the model again.")
+        types = read_numbers(metadata, "tokenizer.ggml.token_type", count, "i")
+        if types is None:
+            types = array("i", [TokenType.NORMAL]) * count
+        tokens = _core.Vocabulary(pieces, types)
+        if tokens.duplicate is not None:
+            raise TokenizerError(
+                f"tokenizer.ggml.tokens holds {tokens.piece(tokens.duplicate)!r} twice; "
+                "convert the model again."
+            )
         vocabulary = cls(
             model=model,
-            pieces=pieces,
-            ids=ids,
-            types=np.full(count, TokenType.NORMAL, np.int32) if types is None else types.copy(),
-            scores=read_numbers(metadata, "tokenizer.ggml.scores", count, np.float32),
+            tokens=tokens,
+            scores=read_numbers(metadata, "tokenizer.ggml.scores", count, "f"),
         )
         vocabulary._read_roles(metadata)
         vocabulary._find_roles_by_text()
@@ -195,12 +193,15 @@ class Vocabulary:
         return vocabulary
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return len(self.tokens)
+
+    def find(self, piece: str) -> int | None:
+        """The id of a piece, or None."""
+        return self.tokens.find(piece)
 
     def ids_of_types(self, *types: TokenType) -> list[int]:
         """Ids of all tokens of the given types, ascending."""
-        found: list[int] = np.flatnonzero(np.isin(self.types, types)).tolist()
-        return found
+        return self.tokens.ids_of_types([int(t) for t in types])
 
     def _read_roles(self, metadata: Metadata) -> None:
         if self.model == "llama":
@@ -216,19 +217,18 @@ class Vocabulary:
             if role in self.roles:
                 continue
             for text in texts:
-                token_id = self.ids.get(text)
+                token_id = self.find(text)
                 if token_id is not None:
                     self.roles[role] = token_id
-                    self.types[token_id] = TokenType.CONTROL
+                    self.tokens.set_type(token_id, TokenType.CONTROL)
                     break
 
     def _collect_end_of_generation(self) -> None:
-        by_text = {t: self.ids[t] for t in _END_OF_GENERATION_TEXTS if t in self.ids}
+        by_text = self._present(_END_OF_GENERATION_TEXTS)
         for token_id in by_text.values():
-            self.types[token_id] = TokenType.CONTROL
-        for text in _HARMONY_MARKERS:
-            if text in self.ids:
-                self.types[self.ids[text]] = TokenType.USER_DEFINED
+            self.tokens.set_type(token_id, TokenType.CONTROL)
+        for token_id in self._present(_HARMONY_MARKERS).values():
+            self.tokens.set_type(token_id, TokenType.USER_DEFINED)
         found = set(by_text.values())
         found.update(self.roles[r] for r in _END_OF_GENERATION_ROLES if r in self.roles)
         self._withdraw(found, by_text)
@@ -243,24 +243,13 @@ class Vocabulary:
         calls = "<|call|>" in by_text or "<|calls|>" in by_text
         if "<|end|>" in by_text and calls and ("<|return|>" in by_text or "<|flush|>" in by_text):
             found.discard(by_text["<|end|>"])
-            self.types[by_text["<|end|>"]] = TokenType.USER_DEFINED
-        plamo_eos = self.ids.get("<|plamo:eos|>")
+            self.tokens.set_type(by_text["<|end|>"], TokenType.USER_DEFINED)
+        plamo_eos = self.find("<|plamo:eos|>")
         if "</s>" in by_text and ("<|tool_response>" in by_text or plamo_eos in found):
             found.discard(by_text["</s>"])
-            self.types[by_text["</s>"]] = TokenType.NORMAL
+            self.tokens.set_type(by_text["</s>"], TokenType.NORMAL)
 
-
-def _read_pieces(metadata: Metadata) -> list[str]:
-    pieces = read_strings(metadata, "tokenizer.ggml.tokens")
-    if not pieces:
-        raise TokenizerError("tokenizer.ggml.tokens is empty; convert the model again.")
-    if "" in pieces:
-        # Padding rows of the embedding matrix: keep their ids, give each a text of its own.
-        pieces = [piece or f"[EMPTY_{i}]" for i, piece in enumerate(pieces)]
-    try:
-        "".join(pieces).encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            "tokenizer.ggml.tokens holds a piece that is no text; convert the model again."
-        ) from error
-    return pieces
+    def _present(self, texts: Iterable[str]) -> dict[str, int]:
+        """Those of `texts` that are tokens, and their ids."""
+        found = {text: self.find(text) for text in texts}
+        return {text: token_id for text, token_id in found.items() if token_id is not None}
