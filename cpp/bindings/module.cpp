@@ -51,6 +51,8 @@ NB_MODULE(_core, m) {
   m.doc() =
       "The native half of longbow_quarrel: model files, cache bookkeeping, kernels, sampling.";
   nb::register_exception_translator(quarrel::translate);
+  // A tokenizer or model in a global variable lives until the process ends; that is no leak.
+  nb::set_leak_warnings(false);
   quarrel::bind_memory(m);
   quarrel::bind_gguf(m);
   quarrel::bind_cache(m);

@@ -57,6 +57,7 @@ class Tokenizer:
         strip_left: list[int] = []
         if sentencepiece:
             self._text_model: _TextModel = SentencePieceBPE(vocabulary)
+            vocabulary.scores = None  # the model has them
         else:
             pre = find_pre_tokenizer(self.pre)
             self._text_model = ByteLevelBPE(vocabulary, metadata, pre)
