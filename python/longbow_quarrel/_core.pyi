@@ -2,7 +2,8 @@
 The native half of longbow_quarrel: model files, cache bookkeeping, kernels, sampling.
 """
 
-from collections.abc import Sequence
+import array
+from collections.abc import Iterable, Sequence
 import os
 from typing import Annotated
 
@@ -91,6 +92,14 @@ class GGUFFile:
 
     def get(self, key: str, default: object = None) -> object:
         """The value of one key, or `default`."""
+
+    def strings(self, key: str) -> Strings | None:
+        """The array of strings under a key, packed; None where there is none."""
+
+    def numbers(self, key: str) -> memoryview | None:
+        """
+        The array of numbers under a key, without NumPy; None where there is none.
+        """
 
     def keys(self) -> list[str]:
         """Names of the metadata, in the order of the file."""
@@ -796,3 +805,60 @@ class Histogram:
 
     @property
     def sum(self) -> float: ...
+
+class Strings:
+    """An array of short texts, packed."""
+
+    def __init__(self, texts: Iterable[str]) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> str: ...
+
+class Vocabulary:
+    """The pieces of a tokenizer, by id and by text."""
+
+    def __init__(self, pieces: Strings, types: array.array[int]) -> None:
+        """
+        types: [n_pieces] int32. An empty piece I, a padding row, is called [EMPTY_I].
+        """
+
+    def __len__(self) -> int: ...
+
+    def piece(self, token_id: int) -> str: ...
+
+    def find(self, piece: str) -> int | None:
+        """The id of a piece, None where there is none."""
+
+    @property
+    def duplicate(self) -> int | None:
+        """The first id whose piece comes again, None where all differ."""
+
+    def type(self, token_id: int) -> int: ...
+
+    def set_type(self, token_id: int, type: int) -> None: ...
+
+    def ids_of_types(self, types: Sequence[int]) -> list[int]:
+        """Ids of all tokens of these types, ascending."""
+
+class SentencePiece:
+    """
+    Merges neighbours while they make a token, best score first; falls back to byte tokens.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, scores: array.array[float], unknown: int | None) -> None:
+        """scores: [n_pieces] float32. Raises UsageError for NaN."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of text without special tokens. Raises UsageError."""
+
+class BytePairEncoder:
+    """Merges pairs by rank inside pieces of text."""
+
+    def __init__(self, vocabulary: Vocabulary, merges: Strings, ignore_merges: bool) -> None:
+        """
+        merges: "left right" by rank. Raises UsageError where one does not fit.
+        """
+
+    def encode(self, pieces: list[str]) -> list[int]:
+        """Ids of pieces as the pre-tokenizer cut them, one after the other."""
