@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import socket
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from longbow_quarrel.server import limits
+from longbow_quarrel.server import http_protocol, limits
 from server.conftest import tiny_llm
 from server.running import Running
 
@@ -81,10 +82,60 @@ def test_a_caller_who_does_not_read_holds_nobody_up(server):
 def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch):
     monkeypatch.setattr(limits, "_BODY_TIMEOUT_SECONDS", 0.2)
     server = serve(tiny_llm())
-    address = urlsplit(server.url)
-    with socket.create_connection((address.hostname, address.port), timeout=30) as slow:
+    with connect(server) as slow:
         slow.sendall(b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{")
         assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def connect(server: Running) -> socket.socket:
+    address = urlsplit(server.url)
+    return socket.create_connection((address.hostname, address.port), timeout=30)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    data = b""
+    try:
+        while piece := connection.recv(65536):
+            data += piece
+    except ConnectionResetError:  # it was closed while there was more to read
+        pass
+    return data
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET /health HTTP/1.1\r\nX: ",
+        b"GET /",
+        b"POST /tokenize HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        b"POST /tokenize HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+    ],
+)
+def test_headers_without_an_end_are_cut_off(server, start):
+    with connect(server) as endless:
+        endless.sendall(start)
+        n_sent = 0
+        with contextlib.suppress(ConnectionError):
+            while n_sent < 2**24:
+                n_sent += endless.send(b"x" * 2**14)
+        assert n_sent < 2**24
+    assert httpx.get(server.url + "/health").status_code == 200
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(server, monkeypatch):
+    monkeypatch.setattr(http_protocol, "_HEAD_SECONDS", 0.2)
+    for start in (b"", b"GET /health HTTP/1.1\r\nHost:"):
+        with connect(server) as slow:
+            slow.sendall(start)
+            assert read_all(slow) == b""
+
+
+def test_what_is_no_http_is_refused_in_openais_form(server):
+    with connect(server) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        head, body = read_all(connection).split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
 
 
 def test_keys_are_compared_in_constant_time(monkeypatch):

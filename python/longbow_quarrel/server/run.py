@@ -9,6 +9,8 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+from longbow_quarrel.server.http_protocol import LimitedProtocol
+
 # Threads hand the interpreter to each other this often when both want it. The default of 5 ms is
 # as long as a step of a small model: the engine would wait for the event loop that long.
 _SWITCH_INTERVAL_SECONDS = 0.0005
@@ -36,6 +38,8 @@ def make_server(app: FastAPI, *, drain_seconds: int, ready: Callable[[], None]) 
     """What :func:`run` runs; ends in an orderly way once its ``should_exit`` is set."""
     config = uvicorn.Config(
         app,
+        http=LimitedProtocol,
+        ws="none",
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=drain_seconds,
