@@ -2,6 +2,7 @@
 
     python benchmarks/instruction_count.py            # compare with the stored figure
     python benchmarks/instruction_count.py --update   # store what was counted
+    python benchmarks/instruction_count.py --profile  # what timers and traces add
 
 ``quarrel-bench --op decode_step`` runs under valgrind's callgrind, one thread, AVX2, and only the
 steps themselves are counted. The figure belongs to one compiler: instruction_count.json has one
@@ -56,8 +57,8 @@ def stored_count(binary: Path) -> int | None:
     return None
 
 
-def count(binary: Path) -> int:
-    """Instructions per step.
+def count(binary: Path, profiling: str = "off") -> int:
+    """Instructions per step, with profiling ``off``, ``timers`` or ``trace``.
 
     Raises:
         CannotCountError: there is no valgrind, or the binary cannot run AVX2 under it.
@@ -71,7 +72,11 @@ def count(binary: Path) -> int:
         tool = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profile}"]
         tool += ["--collect-atstart=no", "--toggle-collect=quarrel_bench_measured"]
         result = subprocess.run(
-            [*tool, binary, *WORK, *LIMITS], check=True, capture_output=True, text=True, timeout=250
+            [*tool, binary, *WORK, *LIMITS, "--profile", profiling],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=250,
         )
         (row,) = json.loads(result.stdout)
         if row["note"] is not None:
@@ -91,13 +96,26 @@ def update(binary: Path, instructions: int) -> None:
     STORED.write_text(json.dumps(record, indent=2) + "\n")
 
 
+def print_profiling_cost(binary: Path) -> int:
+    """1 where a trace costs as much as noise may or more."""
+    off = count(binary)
+    print(f"off    {off:>10} instructions per step")
+    for profiling in ("timers", "trace"):
+        n = count(binary, profiling)
+        print(f"{profiling:<6} {n:>10}  {n / off - 1:+.2%}")
+    return int(n > off * (1 + TOLERANCE))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--update", action="store_true", help="store what is counted")
+    parser.add_argument("--profile", action="store_true", help="what timers and traces add")
     parser.add_argument("--binary", type=Path, help="quarrel-bench, if not the installed one")
     arguments = parser.parse_args()
     try:
         binary = arguments.binary or find_binary()
+        if arguments.profile:
+            return print_profiling_cost(binary)
         instructions = count(binary)
     except CannotCountError as error:
         print(f"instruction_count: {error}.", file=sys.stderr)

@@ -20,6 +20,7 @@ constexpr std::size_t kHeads = 8;
 constexpr std::size_t kKVHeads = 2;
 constexpr std::size_t kHeadDim = 32;
 constexpr std::size_t kChunk = 64;
+constexpr std::size_t kSpans = 1 << 12;  // of each thread, when tracing
 constexpr double kRopeBase = 10000;
 constexpr float kEps = 1e-5f;
 constexpr std::array kLayerTypes = {DType::Q4_0, DType::Q4_1, DType::Q5_0,
@@ -150,6 +151,10 @@ class Bench {
             setup.ledger)),
         texts_(setup, *program_, setup.at.depth + 1, kVocab) {
     texts_.extend(*executable_, setup.at.depth, kChunk);
+    if (setup.options.profiling != Profiling::Off) executable_->set_profiling(true);
+    if (setup.options.profiling == Profiling::Trace)
+      executable_->set_trace(
+          std::make_shared<SpanLog>(setup.ledger, executable_->track_names().size(), kSpans));
   }
 
   // With the assembly of the step, as an engine runs it.

@@ -106,6 +106,13 @@ void set_mode(Options& options, const Given& given) {
   options.mode = static_cast<Mode>(std::ranges::find(kModes, name) - kModes.begin());
 }
 
+void set_profiling(Options& options, const Given& given) {
+  constexpr std::array<std::string_view, 3> kProfiling = {"off", "timers", "trace"};
+  const auto name = choice(given.option, given.text, kProfiling);
+  options.profiling =
+      static_cast<Profiling>(std::ranges::find(kProfiling, name) - kProfiling.begin());
+}
+
 void set_format(Options& options, const Given& given) {
   constexpr std::array<std::string_view, 3> kFormats = {"md", "json", "csv"};
   const auto name = choice(given.option, given.text, kFormats);
@@ -144,6 +151,8 @@ const std::vector<Option>& all_options() {
        one_number(&O::window, 0, 1 << 24)},
       {"--sinks", "NUMBER", "first tokens that stay visible beside the window",
        one_number(&O::sinks, 0, 1 << 24)},
+      {"--profile", "off|timers|trace", "what an executable notes of a decode_step, for its cost",
+       set_profiling},
       {"--repeat", "NUMBER", "measurements per row; 0: as many as fit into --time-ms",
        one_number(&O::repeat, 0, 1 << 20)},
       {"--time-ms", "NUMBER", "time to spend on a row", one_number(&O::milliseconds, 1, 3600000)},

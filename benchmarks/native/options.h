@@ -14,6 +14,7 @@ namespace quarrel::bench {
 
 enum class Mode { Perf, Test, Support };
 enum class Format { Markdown, Json, Csv };
+enum class Profiling { Off, Timers, Trace };
 
 // Options with several values are axes: every combination is a row.
 struct Options {
@@ -40,6 +41,7 @@ struct Options {
   std::size_t milliseconds = 300;
   std::size_t memory_gib = 0;       // 0: half of the machine's
   std::size_t bandwidth_mib = 256;  // that measuring bandwidth reads; 0: not measured
+  Profiling profiling = Profiling::Off;
   Mode mode = Mode::Perf;
   Format format = Format::Markdown;
   bool help = false;

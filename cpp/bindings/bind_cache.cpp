@@ -184,6 +184,9 @@ void bind_cache(nb::module_& m) {
           "sequence"_a, "Block ids, one list per layer group; -1 where the cache let a block go.")
       .def("take_copies", &take_copies,
            "(group, from, to) of the blocks to copy before the next step, in order.")
+      .def("set_event_log", &KVCache::set_event_log, "log"_a.none(),
+           "What happens to blocks from now on goes to this CacheEventLog; None: nowhere.\n"
+           "Strategies in Python note nothing.")
       .def("stats", &KVCache::stats, "May be called from any thread.")
       .def("check_invariants", &KVCache::check_invariants,
            "Raise QuarrelError if the bookkeeping contradicts itself.");

@@ -124,6 +124,11 @@ void bind_device(nb::module_& m) {
            "Times since profiling was switched on, in the order of the stages.")
       .def("stage_seconds", &stage_seconds, "prefix"_a,
            "Seconds of all stages whose names start so, since profiling was switched on.")
+      .def("set_trace", &Executable::set_trace, "log"_a.none(),
+           "While profiling, what runs when goes to this SpanLog, with a track for each of\n"
+           "track_names; None: nowhere. Between two steps.")
+      .def_prop_ro("track_names", &Executable::track_names,
+                   "What the tracks of a trace are; the first is the engine's thread.")
       .def("shrink", &Executable::shrink,
            "Give back what steps with more selected rows than planned have taken.");
   nb::class_<Device>(m, "Device", "A compute device.")

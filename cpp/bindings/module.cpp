@@ -19,6 +19,7 @@ void bind_sampling(nb::module_& m);
 void bind_snapshot(nb::module_& m);
 void bind_tallies(nb::module_& m);
 void bind_tokenizer(nb::module_& m);
+void bind_trace(nb::module_& m);
 
 namespace {
 
@@ -54,6 +55,7 @@ NB_MODULE(_core, m) {
   // A tokenizer or model in a global variable lives until the process ends; that is no leak.
   nb::set_leak_warnings(false);
   quarrel::bind_memory(m);
+  quarrel::bind_trace(m);
   quarrel::bind_gguf(m);
   quarrel::bind_cache(m);
   quarrel::bind_snapshot(m);

@@ -16,8 +16,14 @@ namespace {
 }  // namespace
 
 BlockPool::BlockPool(std::size_t group, const GroupSpec& spec, std::size_t n_blocks,
-                     std::shared_ptr<EvictionPolicy> policy, PrefixIndex& index)
-    : group_(group), spec_(spec), policy_(std::move(policy)), index_(index), info_(n_blocks) {
+                     std::shared_ptr<EvictionPolicy> policy, PrefixIndex& index,
+                     const CacheNotes& notes)
+    : group_(group),
+      spec_(spec),
+      policy_(std::move(policy)),
+      index_(index),
+      notes_(notes),
+      info_(n_blocks) {
   free_.reserve(n_blocks);
   for (std::size_t i = n_blocks; i > 0; --i) free_.push_back(static_cast<BlockId>(i - 1));
 }
@@ -28,6 +34,7 @@ BlockId BlockPool::take() {
   free_.pop_back();
   info(block).n_holders = 1;
   info(block).taken_at = BlockLifetimes::Clock::now();
+  note(CacheEventKind::Allocate, block);
   return block;
 }
 
@@ -50,6 +57,7 @@ BlockId BlockPool::evict() {
                           " to choose a block it was given and not since told to erase, got " +
                           std::to_string(block));
   ++n_evicted_;
+  note(CacheEventKind::Evict, block);
   withdraw(block);
   --n_cached_;
   unpublish(block);
@@ -75,12 +83,18 @@ void BlockPool::drop(BlockId block) {
   Info& i = info(block);
   if (--i.n_holders > 0) return;
   if (i.node == kNoNode) {
+    note(CacheEventKind::Free, block);
     free(block);
     return;
   }
   i.use.released_at = ++now_;
   ++n_cached_;
   if (is_leaf(i.node)) offer(block);
+}
+
+void BlockPool::let_go(BlockId block) {
+  note(CacheEventKind::LetGo, block);
+  drop(block);
 }
 
 // A group that keeps everything cannot use a text without its beginning, so blocks go from the
@@ -106,6 +120,7 @@ void BlockPool::publish(BlockId block, NodeId node) {
   i.node = node;
   i.use = {++now_, 0, 0};
   index_.set_block(node, group_, block);
+  note(CacheEventKind::Publish, block);
 }
 
 void BlockPool::unpublish(BlockId block) {

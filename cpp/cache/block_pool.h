@@ -17,7 +17,7 @@ namespace quarrel {
 class BlockPool {
  public:
   BlockPool(std::size_t group, const GroupSpec& spec, std::size_t n_blocks,
-            std::shared_ptr<EvictionPolicy> policy, PrefixIndex& index);
+            std::shared_ptr<EvictionPolicy> policy, PrefixIndex& index, const CacheNotes& notes);
 
   // A private block with one holder, evicting a cached one if need be; kNoBlock if there is none.
   BlockId take();
@@ -25,6 +25,7 @@ class BlockPool {
   bool evict_one();
   void acquire(BlockId block);  // one holder more
   void drop(BlockId block);     // one holder less
+  void let_go(BlockId block);   // the same, because it left the holder's window
   // A prefix match takes it: acquire, and counted as a use.
   void reuse(BlockId block);
 
@@ -77,11 +78,15 @@ class BlockPool {
   void withdraw(BlockId block);
   BlockId evict();
   void free(BlockId block);
+  void note(CacheEventKind kind, BlockId block) const {
+    notes_(kind, static_cast<std::ptrdiff_t>(group_), block);
+  }
 
   const std::size_t group_;
   const GroupSpec spec_;
   std::shared_ptr<EvictionPolicy> policy_;
   PrefixIndex& index_;
+  const CacheNotes& notes_;
   std::vector<Info> info_;
   std::vector<BlockId> free_;  // the last is next
   std::size_t n_cached_ = 0;

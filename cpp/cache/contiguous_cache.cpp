@@ -79,6 +79,7 @@ PrefixMatch ContiguousCache::match_prefix(std::span<const TokenId> prompt, std::
   if (best != parked_.end()) match = resume_parked(live(id), best, n_best, usable.size());
   match.sequence = id;
   counts_.count_match(prompt.size(), match.n_tokens, match.miss_reason);
+  notes_.match(match.n_tokens, prompt.size() - match.n_tokens, match.miss_reason);
   publish_stats();
   return match;
 }
@@ -113,6 +114,10 @@ std::list<ContiguousCache::Sequence>::iterator ContiguousCache::longest_parked(
   return best;
 }
 
+void ContiguousCache::note(CacheEventKind kind, const Sequence& sequence) const {
+  if (!sequence.blocks.empty()) notes_(kind, -1, sequence.blocks.front(), sequence.blocks.size());
+}
+
 void ContiguousCache::free_run(const Sequence& sequence) {
   if (sequence.blocks.empty()) return;
   free_.release(static_cast<std::size_t>(sequence.blocks.front()), sequence.blocks.size());
@@ -120,6 +125,7 @@ void ContiguousCache::free_run(const Sequence& sequence) {
 }
 
 void ContiguousCache::evict_oldest() {
+  note(CacheEventKind::Evict, parked_.front());
   free_run(parked_.front());
   n_parked_blocks_ -= parked_.front().blocks.size();
   counts_.n_evicted_blocks += n_groups_ * parked_.front().blocks.size();
@@ -144,6 +150,7 @@ Reservation ContiguousCache::give_run(Sequence& sequence) {
   }
   sequence.taken_at = BlockLifetimes::Clock::now();
   for (std::size_t i = 0; i < n; ++i) sequence.blocks[i] = static_cast<BlockId>(*first + i);
+  note(CacheEventKind::Allocate, sequence);
   return {true, ""};
 }
 
@@ -159,6 +166,7 @@ Reservation ContiguousCache::move_to_longer_run(Sequence& sequence) {
     counts_.n_evicted_blocks += n_groups_ * old.blocks.size();
   }
   // Copies come before the next step's writes, so whoever gets the old run cannot spoil them.
+  note(room.ok ? CacheEventKind::Free : CacheEventKind::Evict, old);
   free_run(old);
   return room;
 }
@@ -177,6 +185,7 @@ void ContiguousCache::copy_blocks(std::span<const BlockId> from, const Sequence&
   for (std::size_t group = 0; group < n_groups_; ++group)
     for (std::size_t i = 0; i < n; ++i) copies_.push_back({group, from[i], to.blocks[i]});
   counts_.n_copied_blocks += n_groups_ * n;
+  notes_(CacheEventKind::Copy, -1, n > 0 ? from.front() : kNoBlock, n);
 }
 
 Reservation ContiguousCache::reserve(SequenceId id, std::size_t n_tokens) {
@@ -211,6 +220,7 @@ Fork ContiguousCache::fork(SequenceId id) {
     return {room, SequenceId{-1}};
   }
   copy_blocks(parent.blocks, child);
+  notes_(CacheEventKind::Fork, -1, kNoBlock, child.tokens.size());
   publish_stats();
   return {room, child_id};
 }
@@ -229,8 +239,10 @@ void ContiguousCache::release(SequenceId id) {
   const Sequence& sequence = live(id);
   if (reuse_prefixes_ && !sequence.tokens.empty()) {
     n_parked_blocks_ += sequence.blocks.size();
+    note(CacheEventKind::Publish, sequence);
     parked_.splice(parked_.end(), live_.at(id));
   } else {
+    note(CacheEventKind::Free, sequence);
     free_run(sequence);
   }
   live_.erase(id);

@@ -63,6 +63,7 @@ class ContiguousCache final : public KVCache {
   Reservation make_room_for_copies(const Sequence& sequence);
   void copy_blocks(std::span<const BlockId> from, const Sequence& to);
   void evict_oldest();
+  void note(CacheEventKind kind, const Sequence& sequence) const;
   void free_run(const Sequence& sequence);
   bool is_known(std::span<const TokenId> text) const;
   void adopt_text(const CachedTexts& texts, const std::vector<std::size_t>& path,

@@ -8,12 +8,15 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cache/block_table.h"
+#include "cache/cache_events.h"
 #include "cache/cache_stats.h"
 #include "cache/cached_texts.h"
 
@@ -132,9 +135,17 @@ class KVCache {
   // Blocks that the cache holds already are shared where it can share.
   virtual Restored restore(const CachedTexts& chain, std::size_t max_tokens);
 
+  // What happens to blocks from now on goes to this log, nullptr: nowhere. Strategies in Python
+  // note nothing.
+  void set_event_log(std::shared_ptr<CacheEventLog> log) { notes_.set_log(std::move(log)); }
+  const CacheNotes& notes() const { return notes_; }
+
   virtual CacheStats stats() const = 0;
   // Throws Error naming the broken invariant. For tests.
   virtual void check_invariants() const = 0;
+
+ protected:
+  CacheNotes notes_;
 };
 
 }  // namespace quarrel

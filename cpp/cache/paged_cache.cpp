@@ -48,7 +48,7 @@ PagedCache::PagedCache(PagedConfig raw)
              raw.hash_bits) {
   pools_.reserve(raw.groups.size());
   for (std::size_t g = 0; g < raw.groups.size(); ++g) {
-    pools_.emplace_back(g, raw.groups[g], raw.n_blocks[g], raw.policies[g], index_);
+    pools_.emplace_back(g, raw.groups[g], raw.n_blocks[g], raw.policies[g], index_, notes_);
     counts_.n_blocks += raw.n_blocks[g];
   }
   live_.reserve(raw.limits.max_sequences);
@@ -157,6 +157,7 @@ PrefixMatch PagedCache::match_prefix(std::span<const TokenId> prompt, std::size_
   const std::size_t n_tokens = n_held * block_size_;
   const std::string_view reason = why_no_longer(known, n_held, usable);
   counts_.count_match(prompt.size(), n_tokens, reason);
+  notes_.match(n_tokens, prompt.size() - n_tokens, reason);
   publish_stats();
   return {id, n_tokens, std::string(reason)};
 }
@@ -273,6 +274,7 @@ void PagedCache::make_private(Sequence& sequence, std::size_t group) {
   const BlockId fresh = pool.take();
   copies_.push_back({group, last, fresh});
   ++counts_.n_copied_blocks;
+  notes_(CacheEventKind::Copy, static_cast<std::ptrdiff_t>(group), last);
   if (planted(PlantedFault::StaleTableEntry)) return pool.drop(fresh);
   pool.drop(last);
   last = fresh;
@@ -364,7 +366,7 @@ void PagedCache::let_go_outside(Sequence& sequence) {
     const auto needed = needed_blocks(pools_[g].spec(), block_size_, sequence.n_tokens);
     for (std::size_t b = std::max(table.window_begin, needed.sinks_end); b < needed.window_begin;
          ++b) {
-      pools_[g].drop(std::exchange(table.blocks[b], kNoBlock));
+      pools_[g].let_go(std::exchange(table.blocks[b], kNoBlock));
       ++counts_.n_window_blocks;
     }
     table.window_begin = needed.window_begin;
@@ -393,6 +395,7 @@ Fork PagedCache::fork(SequenceId id) {
       if (blocks[b] != kNoBlock) pools_[g].acquire(blocks[b]);
     }
   }
+  notes_(CacheEventKind::Fork, -1, kNoBlock, parent.n_tokens);
   publish_stats();
   return {{true, ""}, child_id};
 }

@@ -90,6 +90,7 @@ SnapshotFigures save_prefix_cache(const ByteSink& sink, KVCache& cache, BlockSto
                      [&](std::size_t at, std::size_t group, std::span<std::byte> out) {
                        store.read_block(group, texts.block(at, group), out);
                      });
+  cache.notes()(CacheEventKind::Save, -1, kNoBlock, texts.n_held_blocks());
   return {texts.n_held_blocks(), texts.n_tokens(), n_bytes};
 }
 
@@ -113,6 +114,7 @@ SnapshotFigures load_prefix_cache(std::unique_ptr<ByteSource> source, KVCache& c
     store.write_block(fill.group, fill.block, bytes);
   }
   adoption.keep();
+  cache.notes()(CacheEventKind::Load, -1, kNoBlock, adoption.fills().size());
   return {adoption.fills().size(), n_tokens_of(adoption.fills(), reader.texts()), n_bytes};
 }
 
@@ -130,6 +132,7 @@ SequenceSnapshot::SequenceSnapshot(KVCache& cache, BlockStore& store, SequenceId
   fill(ledger, store, [&](std::size_t at, std::size_t group, std::span<std::byte> out) {
     store.read_block(group, chain_.block(at, group), out);
   });
+  cache.notes()(CacheEventKind::Save, -1, kNoBlock, chain_.n_held_blocks());
 }
 
 SequenceSnapshot::SequenceSnapshot(const std::string& path, const KVCache& cache,
@@ -188,6 +191,8 @@ Restored SequenceSnapshot::restore(KVCache& cache, BlockStore& store,
   Restored restored = cache.restore(chain_, max_tokens);
   for (const BlockFill& fill : restored.fills)
     store.write_block(fill.group, fill.block, bytes_of(fill.text_block, fill.group));
+  if (restored.reservation.ok)
+    cache.notes()(CacheEventKind::Restore, -1, kNoBlock, restored.fills.size());
   return restored;
 }
 

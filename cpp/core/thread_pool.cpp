@@ -51,7 +51,24 @@ ThreadPool::~ThreadPool() {
   for (auto& worker : workers_) worker.join();
 }
 
-void ThreadPool::claim_items(int thread) {
+void ThreadPool::note(int thread, std::int64_t start_ns, std::size_t n_items) {
+  if (n_items == 0) return;
+  trace_->record(static_cast<std::size_t>(thread),
+                 {start_ns, SpanLog::now_ns(), loop_name_, static_cast<std::uint32_t>(n_items)});
+}
+
+void ThreadPool::take_part(int thread) {
+  if (!trace_) {
+    claim_items(thread);
+    return;
+  }
+  const std::int64_t start = SpanLog::now_ns();
+  note(thread, start, claim_items(thread));
+}
+
+// Returns how many it ran.
+std::size_t ThreadPool::claim_items(int thread) {
+  std::size_t n_claimed = 0;
   const auto n = static_cast<std::size_t>(n_threads());
   for (std::size_t i = 0; i < n; ++i) {
     Range& range = ranges_[(static_cast<std::size_t>(thread) + i) % n];
@@ -59,13 +76,21 @@ void ThreadPool::claim_items(int thread) {
       const std::size_t item = range.next.fetch_add(1, std::memory_order_relaxed);
       if (item >= range.end) break;
       invoke_(body_, item, thread);
+      ++n_claimed;
     }
   }
+  return n_claimed;
+}
+
+void ThreadPool::run_alone(std::size_t n_items, const void* body, Invoke invoke) {
+  const std::int64_t start = trace_ ? SpanLog::now_ns() : 0;
+  for (std::size_t i = 0; i < n_items; ++i) invoke(body, i, 0);
+  if (trace_) note(0, start, n_items);
 }
 
 void ThreadPool::run(std::size_t n_items, const void* body, Invoke invoke) {
   if (workers_.empty() || n_items < 2) {
-    for (std::size_t i = 0; i < n_items; ++i) invoke(body, i, 0);
+    run_alone(n_items, body, invoke);
     return;
   }
   body_ = body;
@@ -78,7 +103,7 @@ void ThreadPool::run(std::size_t n_items, const void* body, Invoke invoke) {
   const std::uint32_t before = state_.load(std::memory_order_relaxed);
   state_.store((loop_of(before) + 1) * kOneLoop, std::memory_order_release);
   state_.notify_all();
-  claim_items(0);
+  take_part(0);
   std::uint32_t now = state_.fetch_or(kClosed, std::memory_order_acq_rel) | kClosed;
   while ((now & kJoined) != 0) {
     wait_while_equal(state_, now);
@@ -97,7 +122,7 @@ void ThreadPool::work(int thread) {
     }
     if (!state_.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
     last = loop_of(now);
-    claim_items(thread);
+    take_part(thread);
     if (((state_.fetch_sub(1, std::memory_order_acq_rel) - 1) & kJoined) == 0) state_.notify_all();
   }
 }

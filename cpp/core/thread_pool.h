@@ -6,7 +6,10 @@
 #include <cstdint>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "core/span_log.h"
 
 namespace quarrel {
 
@@ -25,6 +28,11 @@ class ThreadPool {
 
   int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
+  // What each thread does in a loop goes to its track, nullptr: nowhere. Between two loops.
+  void set_trace(std::shared_ptr<SpanLog> log) { trace_ = std::move(log); }
+  // What loops from now on are called there.
+  void name_loops(std::uint32_t name) { loop_name_ = name; }
+
   // body(item, thread): for each item in [0, n_items); thread in [0, n_threads).
   template <class Body>
   void parallel_for(std::size_t n_items, const Body& body) {
@@ -37,7 +45,10 @@ class ThreadPool {
   using Invoke = void (*)(const void* body, std::size_t item, int thread);
   void run(std::size_t n_items, const void* body, Invoke invoke);
   void work(int thread);
-  void claim_items(int thread);
+  void take_part(int thread);
+  std::size_t claim_items(int thread);
+  void run_alone(std::size_t n_items, const void* body, Invoke invoke);
+  void note(int thread, std::int64_t start_ns, std::size_t n_items);
 
   static constexpr std::uint32_t kClosed = 1u << 16;
   static constexpr std::uint32_t kJoined = kClosed - 1;    // mask
@@ -56,6 +67,8 @@ class ThreadPool {
   const void* body_ = nullptr;
   Invoke invoke_ = nullptr;
   std::unique_ptr<Range[]> ranges_;  // [n_threads]
+  std::shared_ptr<SpanLog> trace_;   // these two between loops only
+  std::uint32_t loop_name_ = 0;
 
   // The number of the current loop, whether it is closed to workers, and how many are in it.
   alignas(64) std::atomic<std::uint32_t> state_{kClosed};

@@ -161,28 +161,31 @@ std::span<const float> CpuExecutable::run(const StepInputs& inputs, KVStorage& s
   if (inputs.n_tokens() > max_tokens_)
     throw InvalidArgument("[step] expected at most " + std::to_string(max_tokens_) +
                           " tokens, got " + std::to_string(inputs.n_tokens()));
+  const ScopedSpan whole(trace_.log.get(), 0, trace_.step);
   select_arena(inputs.selected_rows.size());
+  pool_->name_loops(trace_.rope_tables);
   fill_rope_tables(inputs.positions);
   const Step step{inputs, static_cast<CpuKVStorage&>(storage)};
   for (std::size_t i = 0; i < schedule_.stages.size(); ++i) {
-    const Stage& stage = schedule_.stages[i];
     const StepProfile::Span span(profile_, inputs.phase(), i);
-    switch (stage.kind) {
-      case StageKind::Rows:
-        run_rows(stage, step);
-        break;
-      case StageKind::Linear:
-        run_linear(stage, step);
-        break;
-      case StageKind::Attention:
-        run_attention(stage, step);
-        break;
-      case StageKind::SelectRows:
-        run_select_rows(stage, step);
-        break;
-    }
+    if (trace_.log) pool_->name_loops(trace_.stages[i]);
+    run_stage(i, step);
   }
   return {values(program_->logits), inputs.selected_rows.size() * width(program_->logits)};
+}
+
+void CpuExecutable::run_stage(std::size_t index, const Step& step) {
+  const Stage& stage = schedule_.stages[index];
+  switch (stage.kind) {
+    case StageKind::Rows:
+      return run_rows(stage, step);
+    case StageKind::Linear:
+      return run_linear(stage, step);
+    case StageKind::Attention:
+      return run_attention(stage, step);
+    case StageKind::SelectRows:
+      return run_select_rows(stage, step);
+  }
 }
 
 void CpuExecutable::set_profiling(bool on) {
@@ -191,6 +194,25 @@ void CpuExecutable::set_profiling(bool on) {
   } else {
     profile_.disable();
   }
+}
+
+void CpuExecutable::set_trace(std::shared_ptr<SpanLog> log) {
+  trace_ = {};
+  if (log) {
+    trace_.step = log->intern("step");
+    trace_.rope_tables = log->intern("rope_tables");
+    for (const std::string& name : stage_names(schedule_))
+      trace_.stages.push_back(log->intern(name));
+  }
+  profile_.set_trace(log, trace_.stages);
+  pool_->set_trace(log);
+  trace_.log = std::move(log);
+}
+
+std::vector<std::string> CpuExecutable::track_names() const {
+  std::vector<std::string> names{"engine"};
+  for (int i = 1; i < pool_->n_threads(); ++i) names.push_back("worker " + std::to_string(i));
+  return names;
 }
 
 // A thread takes its rows through every op while they are in its cache.

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/buffer.h"
@@ -58,11 +59,20 @@ class CpuExecutable final : public Executable {
   void shrink() override;
   void set_profiling(bool on) override;
   std::vector<StageTime> stage_times() const override { return profile_.times(); }
+  void set_trace(std::shared_ptr<SpanLog> log) override;
+  std::vector<std::string> track_names() const override;
 
  private:
   struct Step;  // what the ops of one run share
+  struct Trace {
+    std::shared_ptr<SpanLog> log;
+    std::uint32_t step = 0;  // names in the log
+    std::uint32_t rope_tables = 0;
+    std::vector<std::uint32_t> stages;
+  };
 
   // Stages
+  void run_stage(std::size_t index, const Step& step);
   void run_rows(const Stage& stage, const Step& step);
   void run_linear(const Stage& stage, const Step& step);
   void run_attention(const Stage& stage, const Step& step);
@@ -95,6 +105,7 @@ class CpuExecutable final : public Executable {
 
   Schedule schedule_;
   StepProfile profile_;
+  Trace trace_;
   std::shared_ptr<const Program> program_;  // the schedule's
   const KernelTable& kernels_;
   std::shared_ptr<ThreadPool> pool_;

@@ -4,7 +4,9 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "metal/best_tokens.h"
@@ -25,6 +27,8 @@ class MetalExecutable final : public Executable {
   // Stages are kernels; their time is the GPU's.
   void set_profiling(bool on) override { encoder_.set_profiling(on); }
   std::vector<StageTime> stage_times() const override { return encoder_.kernel_times(); }
+  void set_trace(std::shared_ptr<SpanLog> log) override { encoder_.set_trace(std::move(log)); }
+  std::vector<std::string> track_names() const override { return {"engine", "GPU"}; }
 
  private:
   void prepare(const KVLayout& layout);

@@ -5,10 +5,13 @@
 
 #include <cstddef>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/span_log.h"
 #include "metal/context.h"
 #include "metal/hazard_tracker.h"
 #include "program/step_profile.h"
@@ -34,6 +37,8 @@ class StepEncoder {
   // from zero when switched on.
   void set_profiling(bool on);
   std::vector<StageTime> kernel_times() const;
+  // Track 0 of the log gets the step on the host, track 1 the kernels on the GPU.
+  void set_trace(std::shared_ptr<SpanLog> log) { trace_ = std::move(log); }
 
   // One dispatch: a pipeline, its arguments, then dispatch().
   StepEncoder& use(const Pipeline& pipeline);
@@ -63,14 +68,18 @@ class StepEncoder {
   void commit_one();
   void check(id<MTLCommandBuffer> commands);
   void count(const std::string& kernel, double seconds);
+  void trace(std::int64_t waiting_since_ns, std::int64_t ready_ns, double gpu_ready_seconds);
 
   Context& context_;
   StepPhase phase_ = StepPhase::Decode;
   bool is_profiling_ = false;
+  mutable std::mutex times_mutex_;  // times are read from other threads too
   std::map<std::pair<StepPhase, std::string>, StageTime> times_;
   HazardTracker hazards_;
   std::vector<Access> accesses_;  // of the dispatch that is being put together
   std::vector<Timed> timed_;
+  std::shared_ptr<SpanLog> trace_;
+  std::int64_t begun_ns_ = 0;
   const Pipeline* pipeline_ = nullptr;
   id<MTLCommandBuffer> commands_ = nil;
   id<MTLComputeCommandEncoder> encoder_ = nil;

@@ -1,5 +1,7 @@
 #import "metal/step_encoder.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "metal/objc_text.h"
 
@@ -10,6 +12,7 @@ void StepEncoder::begin(StepPhase phase) {
   hazards_.clear();
   accesses_.clear();
   timed_.clear();
+  if (trace_) begun_ns_ = SpanLog::now_ns();
   open();
 }
 
@@ -66,11 +69,13 @@ void StepEncoder::check(id<MTLCommandBuffer> commands) {
 }
 
 void StepEncoder::set_profiling(bool on) {
+  const std::lock_guard lock(times_mutex_);
   if (on) times_.clear();
   is_profiling_ = on;
 }
 
 void StepEncoder::count(const std::string& kernel, double seconds) {
+  const std::lock_guard lock(times_mutex_);
   StageTime& time =
       times_.try_emplace({phase_, kernel}, StageTime{kernel, phase_, 0, 0.0}).first->second;
   ++time.n_runs;
@@ -78,13 +83,31 @@ void StepEncoder::count(const std::string& kernel, double seconds) {
 }
 
 std::vector<StageTime> StepEncoder::kernel_times() const {
+  const std::lock_guard lock(times_mutex_);
   std::vector<StageTime> times;
   for (const auto& [key, time] : times_) times.push_back(time);
   return times;
 }
 
+// The GPU has a clock of its own; the end of its last command is when the host's wait was over.
+void StepEncoder::trace(std::int64_t waiting_since_ns, std::int64_t ready_ns,
+                        double gpu_ready_seconds) {
+  const auto host_ns = [&](double gpu_seconds) {
+    return ready_ns - static_cast<std::int64_t>((gpu_ready_seconds - gpu_seconds) * 1e9);
+  };
+  trace_->record(0, {begun_ns_, waiting_since_ns, trace_->intern("encode"), 0});
+  trace_->record(0, {waiting_since_ns, ready_ns, trace_->intern("wait"), 0});
+  std::int64_t last_ns = begun_ns_;  // neighbours may overlap a little; tracks must not
+  for (const Timed& timed : timed_) {
+    const std::int64_t start = std::max(host_ns(timed.commands.GPUStartTime), last_ns);
+    last_ns = std::max(host_ns(timed.commands.GPUEndTime), start);
+    trace_->record(1, {start, last_ns, trace_->intern(timed.pipeline->name), 0});
+  }
+}
+
 void StepEncoder::run() {
   commit_one();
+  const std::int64_t waiting_since = trace_ ? SpanLog::now_ns() : 0;
   id<MTLCommandBuffer> last = commands_;
   commands_ = nil;
   check(last);
@@ -95,6 +118,7 @@ void StepEncoder::run() {
     count(timed.pipeline->name, taken);
     seconds += taken;
   }
+  if (trace_) trace(waiting_since, SpanLog::now_ns(), last.GPUEndTime);
   timed_.clear();
   context_.step_seconds = seconds;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "cache/kv_cache.h"
 #include "core/dtype.h"
 #include "core/memory_ledger.h"
+#include "core/span_log.h"
 #include "program/program.h"
 #include "program/step_memory.h"
 #include "program/step_profile.h"
@@ -103,6 +105,11 @@ class Executable {
   virtual void set_profiling(bool on) = 0;
   // May be called from any thread while a step runs.
   virtual std::vector<StageTime> stage_times() const = 0;
+  // While profiling, what runs when on which track goes to this log, nullptr: nowhere. Between two
+  // steps.
+  virtual void set_trace(std::shared_ptr<SpanLog> log) = 0;
+  // What the tracks of such a log are; the first is the thread that calls run().
+  virtual std::vector<std::string> track_names() const = 0;
 };
 
 class Device {

@@ -46,6 +46,9 @@ StepProfile::Span::~Span() {
   total.n_runs.fetch_add(1, std::memory_order_relaxed);
   total.nanoseconds.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count(),
                               std::memory_order_relaxed);
+  if (profile_.trace_)
+    profile_.trace_->record(0, {SpanLog::in_ns(start_), SpanLog::in_ns(profile_.last_end_),
+                                profile_.traced_name_of_stage_[stage_], 0});
 }
 
 }  // namespace quarrel

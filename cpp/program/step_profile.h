@@ -9,7 +9,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "core/span_log.h"
 
 namespace quarrel {
 
@@ -29,6 +32,11 @@ class StepProfile {
   void enable(const std::vector<std::string>& names);
   void disable() { enabled_ = false; }
   bool enabled() const { return enabled_; }
+  // While it is on, stages go to track 0 of this log too, under these names; nullptr: nowhere.
+  void set_trace(std::shared_ptr<SpanLog> log, std::vector<std::uint32_t> name_of_stage) {
+    trace_ = std::move(log);
+    traced_name_of_stage_ = std::move(name_of_stage);
+  }
 
   // Where a name has been seen, in the order of the stages. From any thread, also during a step,
   // except while enable() runs.
@@ -58,7 +66,9 @@ class StepProfile {
   std::chrono::steady_clock::time_point last_end_{};  // of the stage before
   std::vector<std::string> names_;                    // distinct
   std::vector<std::size_t> name_of_stage_;            // in names_
-  std::array<std::unique_ptr<Total[]>, 2> totals_;    // [phase][name]
+  std::shared_ptr<SpanLog> trace_;
+  std::vector<std::uint32_t> traced_name_of_stage_;  // in the log's
+  std::array<std::unique_ptr<Total[]>, 2> totals_;   // [phase][name]
 };
 
 }  // namespace quarrel

@@ -150,12 +150,20 @@ class Engine:
         An exception of the device ends the requests of the step and is kept as their ``error``.
         One of the cache's bookkeeping, which belongs to no request, ends them all.
         """
+        self.observer.began("schedule")
+        try:
+            return self._step(meanwhile)
+        finally:
+            self.observer.began("idle")
+
+    def _step(self, meanwhile: Callable[[], None] | None) -> bool:
         try:
             chunks = self.scheduler.schedule()
         except Exception as e:
             self._fail([*self.scheduler.running, *self.scheduler.waiting], e)
             return False
         if meanwhile is not None:
+            self.observer.began("deliver")
             meanwhile()
         if not chunks:
             return bool(self.scheduler.waiting)
@@ -169,7 +177,9 @@ class Engine:
     def _compute(self, chunks: Sequence[ScheduledChunk], involved: list[Request]) -> None:
         sampling = [c.request for c in chunks if c.samples]  # before the step moves n_computed
         phase = _phase(chunks)
+        self.observer.began("compute")
         logits = self.runner.run(chunks)
+        self.observer.began("sample")
         self.observer.stepped(sum(c.n_tokens for c in chunks), phase)
         rows = list(range(len(sampling)))
         for row, request in enumerate(tuple(sampling)):

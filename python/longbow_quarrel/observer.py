@@ -14,6 +14,10 @@ class EngineObserver:
     def started(self, request: Request) -> None:
         """A request has left the queue for the first time."""
 
+    def began(self, part: str) -> None:
+        """A step turns to a part of it: ``schedule``, ``deliver`` (news of the step before),
+        ``compute`` (the native step), ``sample`` (tokens and texts); ``idle`` ends it."""
+
     def stepped(self, n_tokens: int, phase: str) -> None:
         """A step was computed; ``phase`` is ``prefill``, ``decode`` or ``mixed``."""
 

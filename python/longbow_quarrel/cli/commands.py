@@ -12,7 +12,10 @@ import typer.main
 from longbow_quarrel.cli.interrupt import InterruptGuard
 
 # Command a-b is the function, or the typer.Typer, a_b of the module a_b beside this one.
-NAMES = ("generate", "chat", "info", "models", "pull", "plan", "perplexity", "bench", "serve")
+NAMES = (
+    *("generate", "chat", "info", "models", "pull", "plan"),
+    *("perplexity", "bench", "profile", "serve"),
+)
 
 # Rich markup would frame errors in boxes; an error is one sentence.
 _PLAIN: dict[str, Any] = {
