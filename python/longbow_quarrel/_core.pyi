@@ -5,7 +5,7 @@ The native half of longbow_quarrel: model files, cache bookkeeping, kernels, sam
 import array
 from collections.abc import Iterable, Sequence
 import os
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy
 import numpy.typing
@@ -33,6 +33,62 @@ class MemoryLedger:
 
     def used_by_kind(self) -> dict[str, int]:
         """Bytes by kind: weights, kv, scratch, ..."""
+
+def now_ns() -> int:
+    """The clock of all logs."""
+
+class SpanLog:
+    """When what ran on which thread."""
+
+    def __init__(self, ledger: MemoryLedger, n_tracks: int, spans_per_track: int) -> None:
+        """
+        spans_per_track: how many of the last spans of a track are kept, rounded up to a power
+        of two; their memory is taken now, 24 bytes each, and charged as scratch.
+        """
+
+    @property
+    def names(self) -> list[str]: ...
+
+    @property
+    def n_tracks(self) -> int: ...
+
+    def spans(self, track: int) -> Annotated[NDArray[numpy.int64], dict(shape=(None, None))]:
+        """
+        [n_spans, 4] int64: start and end in ns, number of the name, items of a loop that this
+        thread took. In the order in which they ended; only between two steps.
+        """
+
+    def n_lost(self, track: int) -> int:
+        """Spans of a track that later ones have taken the place of."""
+
+    def clear(self) -> None: ...
+
+class CacheEventLog:
+    """What happened to the blocks of a cache, and when."""
+
+    def __init__(self, ledger: MemoryLedger, capacity: int) -> None:
+        """
+        capacity: how many of the last events are kept, rounded up to a power of two; 32 bytes
+        each, charged as scratch.
+        """
+
+    KINDS: Final[list[str]] = ...
+    """Names of the kinds of events."""
+
+    MISS_REASONS: Final[list[str]] = ...
+    """Names of the reasons of misses."""
+
+    def events(self) -> Annotated[NDArray[numpy.int64], dict(shape=(None, None))]:
+        """
+        [n_events, 6] int64: time in ns, kind (of KINDS), layer group or -1 for all, first
+        block or -1, blocks or tokens, reason (of MISS_REASONS) or -1. Oldest first.
+        """
+
+    @property
+    def n_lost(self) -> int:
+        """Events that later ones have taken the place of."""
+
+    def clear(self) -> None: ...
 
 class TensorInfo:
     """A tensor of a GGUFFile: where it lies and how."""
@@ -337,6 +393,12 @@ class KVCache:
         (group, from, to) of the blocks to copy before the next step, in order.
         """
 
+    def set_event_log(self, log: CacheEventLog | None) -> None:
+        """
+        What happens to blocks from now on goes to this CacheEventLog; None: nowhere.
+        Strategies in Python note nothing.
+        """
+
     def stats(self) -> CacheStats:
         """May be called from any thread."""
 
@@ -587,6 +649,16 @@ class Executable:
         """
         Seconds of all stages whose names start so, since profiling was switched on.
         """
+
+    def set_trace(self, log: SpanLog | None) -> None:
+        """
+        While profiling, what runs when goes to this SpanLog, with a track for each of
+        track_names; None: nowhere. Between two steps.
+        """
+
+    @property
+    def track_names(self) -> list[str]:
+        """What the tracks of a trace are; the first is the engine's thread."""
 
     def shrink(self) -> None:
         """Give back what steps with more selected rows than planned have taken."""

@@ -8,24 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from longbow_quarrel import LLM, SamplingParams
 from longbow_quarrel.cli import main
-from longbow_quarrel.telemetry import EngineMetrics
-from telemetry.reading import read
-
-
-@pytest.mark.usefixtures("rig")
-def test_metrics_time_kernels_only_when_asked(metal_llm: Callable[..., LLM]) -> None:
-    """A command buffer per dispatch makes steps slower."""
-    params = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
-    for wanted in (None, True):
-        llm = metal_llm("llama3", op_timers=wanted)
-        metrics = EngineMetrics(llm.engine, "tiny")
-        llm.generate([[5, 6, 7]], params)
-        values = read(metrics.render().decode())
-        assert values["attention_kernel_seconds_count{prefill}"] == 1
-        seconds = values["attention_kernel_seconds_sum{prefill}"]
-        assert (seconds > 0) == bool(wanted)
 
 
 @pytest.mark.usefixtures("rig")

@@ -36,8 +36,8 @@ temperature = 0.0
 ```
 
 Sizes are whole numbers of bytes or like `512MiB`, `1GB`, `1G` (binary). In Python,
-`EngineConfig(cache="paged")` takes its arguments and defaults alone; `EngineConfig.load()` reads the
-environment and the file too.
+`EngineConfig(cache="paged")` takes its arguments and defaults alone; `EngineConfig.load()` reads
+the environment and the file too.
 """
 
 _SECTIONS: dict[type[Section], tuple[str, str]] = {
