@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -45,6 +46,18 @@ def _tool(name: str) -> str:
 def test_promtool_accepts(arguments):
     result = subprocess.run([_tool("promtool"), *arguments], cwd=DEPLOY, capture_output=True)
     assert result.returncode == 0, result.stderr.decode()
+
+
+def test_alerts_fire_when_they_should_and_only_then(tmp_path):
+    """On series made up for it; every alert is among those tested."""
+    cases = Path(__file__).parent / "alerts_test.yml"
+    for path in (cases, DEPLOY / "rules.yml", DEPLOY / "alerts.yml"):
+        shutil.copy(path, tmp_path)
+    command = [_tool("promtool"), "test", "rules", cases.name]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    alerts = re.findall(r"alert: (\w+)", (DEPLOY / "alerts.yml").read_text())
+    assert set(alerts) == set(re.findall(r"alertname: (\w+)", cases.read_text()))
 
 
 def test_rules_and_dashboard_name_metrics_that_exist():
