@@ -5,8 +5,9 @@
     python benchmarks/serve.py prefix
     python benchmarks/serve.py arrival
 
-Each prints one JSON object and exits with 1 where a bound is broken. The clients are this process,
-the server is another one; both share the machine's cores, as do the clients of its peer.
+Each prints one JSON object with its verdict and exits with 1 where a bound is broken. The clients
+are this process, the server is another one; both share the machine's cores, as do the clients of
+its peer.
 """
 
 from __future__ import annotations
@@ -35,9 +36,8 @@ def main() -> int:
     arguments = _arguments()
     report, bounds = asyncio.run(_COMMANDS[arguments.command](arguments))
     broken = [name for name, holds in bounds.items() if not holds]
-    print(json.dumps(report | {"bounds": bounds}, indent=2))
-    if broken:
-        print(f"broken: {', '.join(broken)}", file=sys.stderr)
+    verdict = f"broken: {', '.join(broken)}" if broken else "all bounds hold"
+    print(json.dumps(report | {"bounds": bounds, "verdict": verdict}, indent=2))
     return 1 if broken else 0
 
 
@@ -64,10 +64,11 @@ class Tally:
 
 
 async def load(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Streaming clients with random lengths, some of whom hang up."""
+    """Streaming clients with random lengths, some of whom hang up; little room for K and V."""
     rng = random.Random(_SEED)
     n_queue = max(0, arguments.clients * 3 // 4 - 16)  # so that some are refused
     flags = ["--max-num-seqs", "16", "--max-queue", str(n_queue)]
+    flags += ["--kv-cache-memory", arguments.kv_cache_memory]  # so that some are preempted
     with ServerProcess(arguments.model, arguments.threads, flags) as server:
         tasks = [await _alone(server.port, rng, arguments) for _ in range(arguments.tasks)]
         tally = Tally()
@@ -327,6 +328,7 @@ def _arguments() -> argparse.Namespace:
         "load": {
             **{"clients": 64, "seconds": 600.0, "warm_up": 30.0, "tasks": 48},
             **{"longest_prompt": 400, "longest_answer": 120, "memory_bound": 0.02},
+            "kv_cache_memory": "72MiB",
         },
         "compare": {
             **{"clients": 16, "prompt": 128, "new": 128, "requests": 2, "repeats": 3},

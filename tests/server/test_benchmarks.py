@@ -28,7 +28,7 @@ def serve(*arguments: object) -> dict[str, object]:
 def test_load_with_callers_who_hang_up():
     report = serve(
         *("load", "--clients", 24, "--seconds", 4, "--warm-up", 1, "--tasks", 16),
-        *("--longest-prompt", 90, "--longest-answer", 60),
+        *("--longest-prompt", 90, "--longest-answer", 60, "--kv-cache-memory", "160KiB"),
     )
     bounds = report["bounds"]
     # Seconds are too short to tell a leak of memory from warming up.
@@ -37,6 +37,7 @@ def test_load_with_callers_who_hang_up():
     assert report["answers"] > 50
     assert report["hung_up"] > 5
     assert report["busy"] > 0
+    assert report["preemptions"] > 0
 
 
 def test_the_comparison_measures_ours():
