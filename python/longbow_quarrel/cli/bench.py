@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longbow_quarrel.cli import loading, progress
-from longbow_quarrel.cli.numbers import numbers
 from longbow_quarrel.cli.options import Flags, configured
+from longbow_quarrel.cli.values import numbers
 from longbow_quarrel.config import EngineConfig, SourceConfig
 from longbow_quarrel.errors import UsageError
 

@@ -13,6 +13,7 @@ import typer
 
 from longbow_quarrel.cli import loading, progress
 from longbow_quarrel.cli.options import Flags, configured
+from longbow_quarrel.cli.values import read_text
 from longbow_quarrel.config import EngineConfig, SourceConfig
 from longbow_quarrel.errors import UsageError
 
@@ -66,7 +67,7 @@ def perplexity(
         raise UsageError("--logits-chunks needs --logits-out FILE.")
     if against is not None and logits_out is not None:
         raise UsageError("--logits-out and --against cannot be combined; run one after the other.")
-    text = None if file is None else _read(file)
+    text = None if file is None else read_text(file)
     if against is not None:
         _against(flags, against, text, chunks, as_json)
     elif text is None:
@@ -184,15 +185,6 @@ def _print(base: Base, total: Divergence, by_depth: tuple[Divergence, ...]) -> N
     widths = [max(len(str(line[i])) for line in lines) for i in range(len(heads))]
     for line in lines:
         print("  ".join(str(c).rjust(w) for c, w in zip(line, widths, strict=True)))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise UsageError(f"{path} is no UTF-8 text (byte {e.start}); convert it first.") from None
-    except OSError as e:
-        raise UsageError(f"{path} cannot be read ({e.strerror}); give a text file.") from None
 
 
 @contextmanager

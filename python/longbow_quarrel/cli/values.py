@@ -1,6 +1,8 @@
-"""Lists of numbers on the command line: ``0,4096``."""
+"""Values of the command line: lists of numbers (``0,4096``), text files."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from longbow_quarrel.errors import UsageError
 
@@ -20,3 +22,17 @@ def numbers(text: str, flag: str, *, least: int) -> list[int]:
             f"{flag} takes whole numbers of at least {least}, separated by commas, not {text!r}."
         )
     return list(dict.fromkeys(found))
+
+
+def read_text(path: Path) -> str:
+    """What a text file holds.
+
+    Raises:
+        UsageError: it cannot be read, or is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise UsageError(f"{path} is no UTF-8 text (byte {e.start}); convert it first.") from None
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read ({e.strerror}); give a text file.") from None
