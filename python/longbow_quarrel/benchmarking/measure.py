@@ -86,20 +86,17 @@ def config_for_texts(
     file: _core.GGUFFile, config: EngineConfig, length: int, n_texts: int, *, reuse: bool
 ) -> EngineConfig:
     """``config`` with room for ``n_texts`` texts of ``length`` tokens at the same time."""
-    sized = _with(
-        config,
-        context_length=max(length, n_texts),
-        max_num_seqs=n_texts,
-        # A decode step has a token of every text.
-        max_num_batched_tokens=max(config.max_num_batched_tokens, n_texts),
-        prefix_caching=reuse,
-        prefix_cache_file=None,
+    sized = config.model_copy(
+        update={
+            "context_length": max(length, n_texts),
+            "max_num_seqs": n_texts,
+            # A decode step has a token of every text.
+            "max_num_batched_tokens": max(config.max_num_batched_tokens, n_texts),
+            "prefix_caching": reuse,
+            "prefix_cache_file": None,
+        }
     )
-    return _with(sized, kv_cache_memory=Planner(file, sized).kv_bytes_in_full())
-
-
-def _with(config: EngineConfig, **changes: object) -> EngineConfig:
-    return EngineConfig(**(config.model_dump() | changes))
+    return sized.model_copy(update={"kv_cache_memory": Planner(file, sized).kv_bytes_in_full()})
 
 
 class StepBench:
