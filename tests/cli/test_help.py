@@ -11,7 +11,7 @@ from cli.running import Run
 from longbow_quarrel.cli.options import flag_names
 from longbow_quarrel.config import EngineConfig, GenerationConfig, SourceConfig
 
-COMMANDS = ("generate", "chat", "info", "models", "pull", "perplexity")
+COMMANDS = ("generate", "chat", "info", "models", "pull", "perplexity", "bench", "compare-caches")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
