@@ -1,6 +1,7 @@
-"""What metrics cost when decoding: steps with and without them, in turns.
+"""What metrics, or a trace, cost when decoding: steps with and without them, in turns.
 
     python benchmarks/metrics_overhead.py -m smollm2-135m
+    python benchmarks/metrics_overhead.py -m smollm2-135m --trace --bound 2
 
 Prints one JSON object. Neighbouring steps of one generation are compared, one with metrics and one
 without, so that a slow moment of the machine meets both; the median over many such pairs is given
@@ -15,9 +16,11 @@ import random
 import statistics
 import sys
 import time
+from typing import Protocol
 
 from longbow_quarrel import LLM, EngineConfig, SamplingParams
 from longbow_quarrel.observer import EngineObserver
+from longbow_quarrel.profiling import Recorder
 from longbow_quarrel.telemetry import EngineMetrics
 
 
@@ -27,14 +30,14 @@ def main() -> int:
         arguments.model,
         config=EngineConfig(n_threads=arguments.threads, cache="paged", prefix_caching=False),
     )
-    report = {str(batch): _measure(llm, batch, arguments.pairs) for batch in arguments.batch}
+    switch = _TraceSwitch(llm) if arguments.trace else _MetricsSwitch(llm)
+    report = {str(b): _measure(llm, switch, b, arguments.pairs) for b in arguments.batch}
     print(json.dumps({"decode_overhead_by_batch": report}, indent=2))
     return 0 if all(r["overhead_percent"] < arguments.bound for r in report.values()) else 1
 
 
-def _measure(llm: LLM, batch: int, n_pairs: int) -> dict[str, object]:
+def _measure(llm: LLM, watched: _Switch, batch: int, n_pairs: int) -> dict[str, object]:
     rng = random.Random(7)
-    watched = _Switch(llm)
     pairs: list[tuple[float, float]] = []
     while len(pairs) < n_pairs:
         pairs += _decode(llm, watched, batch, n_pairs - len(pairs), rng)
@@ -49,7 +52,7 @@ def _measure(llm: LLM, batch: int, n_pairs: int) -> dict[str, object]:
         "overhead_of_quickest_tenth_percent": round(
             100 * (_quick(pairs, 0) / _quick(pairs, 1) - 1), 3
         ),
-        "own_time_percent": round(100 * _own_seconds(watched.metrics, llm, batch) / step, 3),
+        "own_time_percent": round(100 * _own_seconds(watched.observer, llm, batch) / step, 3),
     }
 
 
@@ -58,15 +61,35 @@ def _quick(pairs: list[tuple[float, float]], side: int) -> float:
     return sorted(pair[side] for pair in pairs)[len(pairs) // 10]
 
 
-class _Switch:
-    """Switches an engine's metrics on and off."""
+class _Switch(Protocol):
+    """Switches what is measured on and off, and has what observes the engine meanwhile."""
 
+    observer: EngineObserver
+
+    def set(self, on: bool) -> None: ...
+
+
+class _TraceSwitch:
     def __init__(self, llm: LLM) -> None:
-        self.metrics = EngineMetrics(llm.engine, "benchmark")
+        self._recorder = Recorder(llm.engine, spans=1 << 12, events=1 << 12)
+        self._is_on = False
+        self.observer: EngineObserver = self._recorder.observer
+
+    def set(self, on: bool) -> None:
+        if on and not self._is_on:
+            self._recorder.__enter__()
+        elif self._is_on and not on:
+            self._recorder.__exit__()
+        self._is_on = on
+
+
+class _MetricsSwitch:
+    def __init__(self, llm: LLM) -> None:
+        self.observer: EngineObserver = EngineMetrics(llm.engine, "benchmark")
         self._llm = llm
 
     def set(self, on: bool) -> None:
-        self._llm.engine.observer = self.metrics if on else EngineObserver()
+        self._llm.engine.observer = self.observer if on else EngineObserver()
         self._llm.engine.runner.executable.set_profiling(on)
 
 
@@ -92,15 +115,18 @@ def _decode(
     return pairs
 
 
-def _own_seconds(metrics: EngineMetrics, llm: LLM, batch: int) -> float:
+def _own_seconds(observer: EngineObserver, llm: LLM, batch: int) -> float:
     """Seconds that observing one decode step of ``batch`` texts takes in Python."""
     [request] = llm.engine.prepare([20] * 8, SamplingParams(max_tokens=1))
     samples: list[float] = []
     for _ in range(200):
         started = time.perf_counter()
-        metrics.stepped(batch, "decode")
+        for part in ("schedule", "compute", "sample"):
+            observer.began(part)
+        observer.stepped(batch, "decode")
         for _ in range(batch):
-            metrics.sampled(request, 0.01)
+            observer.sampled(request, 0.01)
+        observer.began("idle")
         samples.append(time.perf_counter() - started)
     return statistics.median(samples)
 
@@ -111,6 +137,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("-b", "--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--trace", action="store_true", help="a trace instead of metrics")
     parser.add_argument("--bound", type=float, default=1.0, help="percent")
     return parser.parse_args()
 

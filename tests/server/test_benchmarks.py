@@ -56,7 +56,8 @@ def test_shared_prompts_and_arrivals_are_measured(arguments):
     assert len(serve(*arguments)["bounds"]) == 1
 
 
-def test_the_overhead_of_metrics_is_measured():
-    arguments = ("--pairs", 3, "-b", 1, 2)
+@pytest.mark.parametrize("what", [(), ("--trace",)])
+def test_the_overhead_of_metrics_is_measured(what):
+    arguments = ("--pairs", 3, "-b", 1, 2, *what)
     report = run("metrics_overhead.py", "-m", TINY, *arguments)
     assert report["decode_overhead_by_batch"].keys() == {"1", "2"}

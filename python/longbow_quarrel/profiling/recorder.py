@@ -152,6 +152,11 @@ class Recorder:
         self._recording: Recording | None = None
 
     @property
+    def observer(self) -> EngineObserver:
+        """What the engine tells, meanwhile."""
+        return self._observer
+
+    @property
     def recording(self) -> Recording:
         assert self._recording is not None, "leave the with block first"
         return self._recording
