@@ -47,6 +47,11 @@ def by_track(events: list[Event]) -> dict[tuple[int, int], list[Event]]:
     return tracks
 
 
+def thread_named(trace: dict[str, Any], name: str) -> tuple[int, int]:
+    [event] = [e for e in of(trace, "M") if e["args"]["name"] == name]
+    return event["pid"], event["tid"]
+
+
 def test_all_processes_and_threads_are_named(trace: dict[str, Any]) -> None:
     names = {
         (e["pid"], e["tid"]): e["args"]["name"]
@@ -55,7 +60,10 @@ def test_all_processes_and_threads_are_named(trace: dict[str, Any]) -> None:
     }
     assert {"engine", "worker 1", "cache events"} <= set(names.values())
     assert by_track(of(trace, "X") + of(trace, "i")).keys() <= names.keys()
+    tids = [tid for _, tid in names]
+    assert len(set(tids)) == len(tids), "Perfetto names threads by tid alone"
     processes = {e["pid"] for e in of(trace, "M") if e["name"] == "process_name"}
+    assert processes.isdisjoint(tids)
     assert {e["pid"] for e in trace["traceEvents"]} == processes
 
 
@@ -79,7 +87,7 @@ def _ns(microseconds: float) -> int:
 
 
 def test_the_depths_are_part_step_stage_loop(trace: dict[str, Any]) -> None:
-    events = by_track(of(trace, "X"))[1, 1]
+    events = by_track(of(trace, "X"))[thread_named(trace, "engine")]
     names = {e["name"] for e in events}
     assert {"schedule", "compute", "sample", "step", "attention"} <= names
     depth: dict[str, set[int]] = defaultdict(set)
@@ -95,7 +103,7 @@ def test_the_depths_are_part_step_stage_loop(trace: dict[str, Any]) -> None:
 
 
 def test_durations_add_up_to_the_stage_times(recording: Recording, trace: dict[str, Any]) -> None:
-    stages = [e for e in by_track(of(trace, "X"))[1, 1] if "args" not in e]
+    stages = [e for e in by_track(of(trace, "X"))[thread_named(trace, "engine")] if "args" not in e]
     for name in {t.name for t in recording.stage_times}:
         ns = sum(_ns(e["dur"]) for e in stages if e["name"] == name)
         seconds = sum(t.seconds for t in recording.stage_times if t.name == name)

@@ -17,6 +17,8 @@ from longbow_quarrel import __version__
 from longbow_quarrel.profiling.recorder import Part, Recording, RequestTimes, Track
 
 _THREADS, _CACHE, _REQUESTS = 1, 2, 3  # processes of the trace
+# Perfetto names threads by tid alone, so each must be unique, and no process's number.
+_CACHE_THREAD, _REQUESTS_THREAD, _FIRST_THREAD = 4, 5, 6
 _Interval = tuple[int, int, str, str]  # start, end, name, details as JSON
 
 
@@ -54,8 +56,8 @@ def trace_events(recording: Recording) -> Iterator[str]:
     """The events, each as JSON."""
     clock = _Clock(recording.start)
     yield from _metadata(recording)
-    for thread, track in enumerate(recording.tracks, start=1):
-        parts = recording.parts if thread == 1 else []
+    for thread, track in enumerate(recording.tracks, start=_FIRST_THREAD):
+        parts = recording.parts if thread == _FIRST_THREAD else []
         for interval in _nested(track, parts, recording.names):
             yield clock.complete(thread, interval)
     yield from _cache_events(recording, clock)
@@ -91,10 +93,11 @@ def _metadata(recording: Recording) -> Iterator[str]:
         _REQUESTS: "requests",
     }
     for pid, name in processes.items():
-        yield _named(pid, 0, "process_name", name)
-    for thread, track in enumerate(recording.tracks, start=1):
+        yield _named(pid, pid, "process_name", name)
+    for thread, track in enumerate(recording.tracks, start=_FIRST_THREAD):
         yield _named(_THREADS, thread, "thread_name", track.name)
-    yield _named(_CACHE, 1, "thread_name", "cache events")
+    yield _named(_CACHE, _CACHE_THREAD, "thread_name", "cache events")
+    yield _named(_REQUESTS, _REQUESTS_THREAD, "thread_name", "requests")
 
 
 def _named(pid: int, tid: int, what: str, name: str) -> str:
@@ -123,7 +126,7 @@ def _arguments(details: Mapping[str, int | str]) -> str:
 def _cache_events(recording: Recording, clock: _Clock) -> Iterator[str]:
     for event in recording.cache_events:
         yield (
-            f'{{"ph":"i","s":"t","pid":{_CACHE},"tid":1,"name":"{event.name}",'
+            f'{{"ph":"i","s":"t","pid":{_CACHE},"tid":{_CACHE_THREAD},"name":"{event.name}",'
             f'"ts":{clock.at(event.at)},"args":{json.dumps(event.details)}}}'
         )
     for level in recording.levels:
@@ -135,7 +138,8 @@ def _cache_events(recording: Recording, clock: _Clock) -> Iterator[str]:
 
 
 def _counter(pid: int, name: str, at: str, values: dict[str, int]) -> str:
-    return f'{{"ph":"C","pid":{pid},"name":"{name}","ts":{at},"args":{json.dumps(values)}}}'
+    where = f'"pid":{pid},"tid":{pid},"name":"{name}"'
+    return f'{{"ph":"C",{where},"ts":{at},"args":{json.dumps(values)}}}'
 
 
 def _request_events(number: int, request: RequestTimes, clock: _Clock) -> Iterator[str]:
@@ -168,5 +172,7 @@ def _async(
     at: str,
     details: Mapping[str, int | str] = MappingProxyType({}),
 ) -> str:
-    common = f'"cat":"request","id":{number},"pid":{_REQUESTS},"tid":1,"name":"{name}"'
+    common = (
+        f'"cat":"request","id":{number},"pid":{_REQUESTS},"tid":{_REQUESTS_THREAD},"name":"{name}"'
+    )
     return f'{{"ph":"{phase}",{common},"ts":{at}{_arguments(details)}}}'
