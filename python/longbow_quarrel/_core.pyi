@@ -12,6 +12,12 @@ import numpy.typing
 from numpy.typing import NDArray
 
 
+class MemoryCharge:
+    """Bytes in a ledger; they go back when this does."""
+
+    @property
+    def n_bytes(self) -> int: ...
+
 class MemoryLedger:
     """One account of every byte, with a hard cap."""
 
@@ -25,6 +31,9 @@ class MemoryLedger:
 
     @property
     def used_bytes(self) -> int: ...
+
+    def charge(self, kind: str, n_bytes: int) -> MemoryCharge:
+        """Account for memory that Python takes; kind as in used_by_kind()."""
 
     def refuse_charge(self, n: int) -> None:
         """

@@ -167,11 +167,55 @@ class ServerConfig(Section):
         return cls(**_merged(cls, arguments))
 
 
+class RolloutConfig(Section):
+    """A candidate cache strategy beside the baseline; docs/rollout.md explains the bounds."""
+
+    rollout: str | None = Field(
+        None,
+        description="Candidate strategy and its share of requests: NAME:SHARE[,option=value...].",
+    )
+    baseline: str | None = Field(
+        None,
+        description="Strategy of the others: NAME[,option=value...]; that of --cache if unset.",
+    )
+    shadow: float = Field(
+        0.02, ge=0, le=1, description="Share of requests that are computed on both and compared."
+    )
+    rollout_state: Path | None = Field(
+        None, description="File of the rollout's state; in the user's state folder if unset."
+    )
+    rollout_seed: int = Field(0, ge=0, description="Another seed shares requests out otherwise.")
+    rollout_max_kl: float = Field(
+        0.01, gt=0, description="Mean KL divergence in nats that a compared text may have."
+    )
+    rollout_max_slowdown: float = Field(
+        1.25, ge=1, description="How many times the baseline's p99 a step of equal load may take."
+    )
+    rollout_min_steps: int = Field(
+        200, ge=1, description="Steps of the candidate before its speed is judged."
+    )
+    rollout_promote_after: int = Field(
+        1000, ge=0, description="Requests of the candidate before it is promoted; 0 waits for you."
+    )
+    rollout_shadow_time: float = Field(
+        0.1,
+        gt=0,
+        le=0.9,
+        description="Share of time that comparisons take beside requests at most.",
+    )
+
+    @classmethod
+    def load(cls, **arguments: Any) -> RolloutConfig:
+        """Arguments over environment over file over defaults."""
+        return cls(**_merged(cls, arguments))
+
+
 SECTIONS: tuple[type[Section], ...] = (
     EngineConfig,
     GenerationConfig,
     SourceConfig,
     ServerConfig,
+    RolloutConfig,
 )
 
 

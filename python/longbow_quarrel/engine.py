@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from longbow_quarrel.scheduler import ScheduledChunk, Scheduler
 from longbow_quarrel.snapshots import SavedSequence, Snapshots
 from longbow_quarrel.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from longbow_quarrel.rollout.control import Control
+
 
 class Engine:
     """Requests go in with :meth:`add`; every :meth:`step` computes one batch.
@@ -26,7 +30,10 @@ class Engine:
     Attributes:
         observer: told what happens; by default nobody.
         snapshots: saves and restores what the cache holds.
+        rollout: the staged rollout that this engine is part of, if it is.
     """
+
+    rollout: Control | None = None
 
     def __init__(self, path: Path, config: EngineConfig, *, beside: Engine | None = None) -> None:
         """``beside``: an engine of the same model whose weights, tokenizer and ledger this one
@@ -53,6 +60,11 @@ class Engine:
     def arms(self) -> tuple[Engine, ...]:
         """All engines that share this one's weights, itself first."""
         return (self,)
+
+    def predicted_by_kind(self) -> dict[str, int]:
+        """Bytes that the memory plans of all arms predicted together."""
+        plans = [arm.runner.plan.by_kind for arm in self.arms]
+        return {kind: sum(plan[kind] for plan in plans) for kind in plans[0]}
 
     @property
     def has_work(self) -> bool:
@@ -176,7 +188,7 @@ class Engine:
 
     def _compute(self, chunks: Sequence[ScheduledChunk], involved: list[Request]) -> None:
         sampling = [c.request for c in chunks if c.samples]  # before the step moves n_computed
-        phase = _phase(chunks)
+        phase = phase_of(chunks)
         self.observer.began("compute")
         logits = self.runner.run(chunks)
         self.observer.began("sample")
@@ -265,7 +277,7 @@ class Engine:
         self.scheduler.finish(request, reason)
 
 
-def _phase(chunks: Sequence[ScheduledChunk]) -> str:
+def phase_of(chunks: Sequence[ScheduledChunk]) -> str:
     """What a step does: ``prefill``, ``decode`` or, where some do the one and some the other,
     ``mixed``."""
     n_decodes = sum(c.is_decode for c in chunks)

@@ -51,6 +51,10 @@ class OutOfMemoryError(QuarrelError):
     """The memory ledger's cap does not allow a request."""
 
 
+class RolloutError(QuarrelError):
+    """A rollout's state cannot be read or written, or there is none."""
+
+
 class QueueFullError(QuarrelError):
     """Too many requests wait already.
 

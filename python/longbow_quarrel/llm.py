@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from longbow_quarrel import _core, sources
 from longbow_quarrel.chat_template import ChatTemplate, encode_chat
-from longbow_quarrel.config import EngineConfig, SourceConfig
+from longbow_quarrel.config import EngineConfig, RolloutConfig, SourceConfig
 from longbow_quarrel.device import describe
 from longbow_quarrel.engine import Engine
 from longbow_quarrel.errors import ContextLengthError, UsageError
@@ -61,6 +61,7 @@ class LLM:
         config: how to run it; by default ``EngineConfig.load()``.
         chunk_size: the largest prefill chunk in tokens, short for
             ``max_num_batched_tokens`` of ``config``.
+        rollout: a candidate cache strategy that a share of served requests tries out.
         progress: told how far a download is.
 
     Raises:
@@ -76,6 +77,7 @@ class LLM:
         *,
         config: EngineConfig | None = None,
         chunk_size: int | None = None,
+        rollout: RolloutConfig | None = None,
         progress: sources.ProgressCallback | None = None,
     ) -> None:
         config = config or EngineConfig.load()
@@ -92,7 +94,7 @@ class LLM:
             index_url=source.index_url,
         )
         self.config = config
-        self.engine = Engine(self.path, config)
+        self.engine = _engine(self.path, config, rollout)
         self._lock = threading.Lock()
         self._template: ChatTemplate | None = None
         if config.prefix_cache_file is not None and config.prefix_cache_file.exists():
@@ -104,6 +106,8 @@ class LLM:
         Raises:
             SnapshotError: it cannot be written; what was there before stays.
         """
+        if self.engine.rollout is not None:
+            self.engine.rollout.close()
         if self.config.prefix_cache_file is not None:
             self.save_prefix_cache(self.config.prefix_cache_file)
 
@@ -292,13 +296,14 @@ class LLM:
                 "used_bytes": runner.ledger.used_bytes,
                 "peak_bytes": runner.ledger.peak_bytes,
                 "by_kind": runner.ledger.used_by_kind(),
-                "predicted_by_kind": dict(runner.plan.by_kind),
+                "predicted_by_kind": self.engine.predicted_by_kind(),
             },
             "scheduler": {
-                "running": len(self.engine.scheduler.running),
-                "waiting": self.engine.scheduler.n_waiting,
+                "running": sum(len(arm.scheduler.running) for arm in self.engine.arms),
+                "waiting": sum(arm.scheduler.n_waiting for arm in self.engine.arms),
             },
             "device": describe(runner.device),
+            "rollout": self.engine.rollout and self.engine.rollout.summary(),
         }
 
     def _encode(self, prompt: Prompt) -> list[int]:
@@ -362,6 +367,14 @@ class TextStream:
     def output(self) -> RequestOutput:
         """The answer, as far as it has come."""
         return _output(self._request)
+
+
+def _engine(path: Path, config: EngineConfig, rollout: RolloutConfig | None) -> Engine:
+    if rollout is None or rollout.rollout is None:
+        return Engine(path, config)
+    from longbow_quarrel.rollout.start import make_engine
+
+    return make_engine(path, config, rollout)
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

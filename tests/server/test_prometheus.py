@@ -90,7 +90,7 @@ def test_every_query_has_an_answer(serve, tmp_path):
         groups = httpx.get(url + "/api/v1/rules").json()["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
         assert [r["name"] for r in rules if r["health"] != "ok"] == []
-        assert len(rules) == 10
+        assert len(rules) == 12
 
 
 @contextmanager

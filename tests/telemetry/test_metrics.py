@@ -47,6 +47,9 @@ NAMES = [
     "memory_bytes",
     "memory_predicted_bytes",
     "device_memory_allocated_bytes",
+    "rollout_requests_total",
+    "rollout_divergence_total",
+    "rollout_logit_kl",
 ]
 
 

@@ -11,11 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from longbow_quarrel.config import EngineConfig, GenerationConfig, ServerConfig, SourceConfig
+from longbow_quarrel.config import (
+    EngineConfig,
+    GenerationConfig,
+    RolloutConfig,
+    ServerConfig,
+    SourceConfig,
+)
 from longbow_quarrel.errors import UsageError
 from longbow_quarrel.settings import FieldInfo
 
-Loaded = TypeVar("Loaded", EngineConfig, GenerationConfig, SourceConfig, ServerConfig)
+Loaded = TypeVar(
+    "Loaded", EngineConfig, GenerationConfig, SourceConfig, ServerConfig, RolloutConfig
+)
 
 # Where a flag is called otherwise than its field; llama.cpp's names first.
 _NAMES: dict[str, tuple[str, ...]] = {

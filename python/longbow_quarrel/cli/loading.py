@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longbow_quarrel.config import EngineConfig, SourceConfig
+from longbow_quarrel.config import EngineConfig, RolloutConfig, SourceConfig
 
 if TYPE_CHECKING:
     from longbow_quarrel import LLM
@@ -30,13 +30,13 @@ def fetch(source: SourceConfig, model: str | None = None) -> Path:
         )
 
 
-def load(source: SourceConfig, config: EngineConfig) -> LLM:
+def load(source: SourceConfig, config: EngineConfig, rollout: RolloutConfig | None = None) -> LLM:
     """The model that ``source`` names, ready to run."""
     path = fetch(source)
     with spinner(f"Loading {path.name}"):
         from longbow_quarrel import LLM
 
-        return LLM(path, config=config)
+        return LLM(path, config=config, rollout=rollout)
 
 
 @contextmanager

@@ -11,12 +11,24 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from longbow_quarrel.cli.flags import Flags, alternatives, checked_text, flag_names, is_switch
-from longbow_quarrel.config import EngineConfig, GenerationConfig, ServerConfig, SourceConfig
+from longbow_quarrel.config import (
+    EngineConfig,
+    GenerationConfig,
+    RolloutConfig,
+    ServerConfig,
+    SourceConfig,
+)
 from longbow_quarrel.settings import FieldInfo
 
 __all__ = ["Flags", "checked_text", "configured", "flag_names"]
 
-Section = type[EngineConfig] | type[GenerationConfig] | type[SourceConfig] | type[ServerConfig]
+Section = (
+    type[EngineConfig]
+    | type[GenerationConfig]
+    | type[SourceConfig]
+    | type[ServerConfig]
+    | type[RolloutConfig]
+)
 
 # Of the commands that look at one model: in place of -m.
 ModelArgument = Annotated[

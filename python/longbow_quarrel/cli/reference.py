@@ -10,6 +10,7 @@ from longbow_quarrel.config import (
     SECTIONS,
     EngineConfig,
     GenerationConfig,
+    RolloutConfig,
     ServerConfig,
     SourceConfig,
     parse_size,
@@ -57,6 +58,10 @@ _SECTIONS: dict[type[Section], tuple[str, str]] = {
         "`ollama_store` is not set.",
     ),
     ServerConfig: ("The server", "Taken by `serve`. Give `api_key` as a variable, not as a flag."),
+    RolloutConfig: (
+        "Rollout of a cache strategy",
+        "Taken by `serve`, and `rollout_state` by `rollout`; see [rollout.md](rollout.md).",
+    ),
 }
 
 _TAIL = """## Other variables

@@ -11,29 +11,35 @@ import typer
 from longbow_quarrel.cli import loading
 from longbow_quarrel.cli.interrupt import InterruptGuard
 from longbow_quarrel.cli.options import Flags, checked_text, configured
-from longbow_quarrel.config import EngineConfig, ServerConfig, SourceConfig
+from longbow_quarrel.config import EngineConfig, RolloutConfig, ServerConfig, SourceConfig
 from longbow_quarrel.errors import UsageError
 
 _CACHE = "paged"  # what many texts at once are served from best
 _BACKLOG = 2048
 
 
-@configured(SourceConfig, ServerConfig, EngineConfig)
+@configured(SourceConfig, ServerConfig, EngineConfig, RolloutConfig)
 def serve(flags: Flags, context: typer.Context) -> None:
     """Serve a model over HTTP, the way OpenAI does.
 
     Listens on 127.0.0.1:8080 unless told otherwise. The KV cache is `paged` here unless told
     otherwise. Ctrl-C or SIGTERM lets running requests finish.
+
+    With --rollout another cache strategy serves a share of the requests, is compared with the
+    baseline, and is rolled back by itself when it does worse.
     """
     server = flags.load(ServerConfig)
     config = flags.load(EngineConfig)
     if "cache" not in config.model_fields_set:
         config = config.model_copy(update={"cache": _CACHE})
+    rollout = flags.load(RolloutConfig)
+    if rollout.rollout is None and rollout.baseline is not None:
+        raise UsageError("--baseline is half of a rollout; name a candidate with --rollout.")
     source = flags.load(SourceConfig)
     name = checked_text(server.alias or _model_name(source.model), "--alias")
     listener = _listen(server)  # before anything slow begins
     with listener:
-        llm = loading.load(source, config)
+        llm = loading.load(source, config, rollout)
 
         from longbow_quarrel.server import create_app
         from longbow_quarrel.server.run import run

@@ -12,8 +12,10 @@ the code.
 
 `GET /metrics` answers in Prometheus's text format. Every metric has the labels {labels}.
 Sources: *native* metrics are read from counters in C++ when somebody asks, *engine* ones from the
-scheduler's queues; *events* are counted, natively too, as they happen. None of it waits for a step
-of the engine.
+scheduler's queues; *events* are counted, natively too, as they happen; *rollout* ones are what
+decisions of a [rollout](rollout.md) rest on: they survive a restart, and stay 0 without one. None
+of it waits for a step of the engine. While a rollout runs, `strategy` tells its arms apart; what
+both share (memory, time by op, the rollout's own) is the baseline's.
 
 `quarrel_prefix_cache_hits_total` and all reasons of `quarrel_prefix_cache_miss_total` add up to
 `quarrel_prefix_cache_queries_total`; [kv-cache.md](kv-cache.md) says what the reasons mean.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from longbow_quarrel.engine import Engine
 from longbow_quarrel.observer import EngineObserver
 from longbow_quarrel.request import Request
-from longbow_quarrel.telemetry.native import NativeCollector
+from longbow_quarrel.telemetry.native import NativeCollector, arm_labels
 from longbow_quarrel.telemetry.op_times import OpTimes
 from longbow_quarrel.telemetry.registry import METRICS
+from longbow_quarrel.telemetry.rollout import RolloutCollector
 from longbow_quarrel.telemetry.tallies import Tallies
 
-_PHASES = ("prefill", "decode", "mixed")
+_PHASES = ("prefill", "decode", "mixed", "shadow")
 
 
 class EngineMetrics(EngineObserver):
@@ -28,13 +31,22 @@ class EngineMetrics(EngineObserver):
     """
 
     def __init__(self, engine: Engine, model: str, *, steps_per_timed: int | None = None) -> None:
-        runner = engine.runner
-        labels = (model, runner.cache.strategy, runner.device.name)
-        self._tallies = Tallies([m for m in METRICS if m.source == "events"], labels)
-        self._times = OpTimes(runner, steps_per_timed)
+        labels, *of_others = arm_labels(engine, model)
+        tallies = Tallies([m for m in METRICS if m.source == "events"], labels)
+        self._times = OpTimes(engine.runner, steps_per_timed)
         self.registry = CollectorRegistry()
-        self.registry.register(NativeCollector(engine, labels, self._times))
-        self.registry.register(self._tallies)
+        self.registry.register(NativeCollector(engine, model, self._times))
+        self.registry.register(RolloutCollector(engine, model))
+        self.registry.register(tallies)
+        self._count_in(tallies)
+        engine.observer = self
+        for arm, others in zip(engine.arms[1:], of_others, strict=True):
+            other = copy.copy(self)
+            other._count_in(tallies.beside(others))
+            arm.observer = other
+
+    def _count_in(self, tallies: Tallies) -> None:
+        self._tallies = tallies
         # Looked up once: these are counted in every step.
         self._generation_tokens = self._tallies.counter("generation_tokens_total")
         self._token_gap = self._tallies.histogram("inter_token_latency_seconds")
@@ -42,7 +54,6 @@ class EngineMetrics(EngineObserver):
         self._attention = {
             phase: self._tallies.histogram("attention_kernel_seconds", phase) for phase in _PHASES
         }
-        engine.observer = self
 
     def render(self) -> bytes:
         """The metrics in Prometheus's text format."""

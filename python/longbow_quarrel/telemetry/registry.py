@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from longbow_quarrel.rollout.evidence import KL_BUCKETS
+
 PREFIX = "quarrel_"
 ENGINE_LABELS = ("model", "strategy", "device")
 
@@ -34,13 +36,14 @@ class Metric:
         labels: beside those of every metric.
         buckets: upper bounds of a histogram; empty where they are kept natively.
         source: ``native`` is read when somebody asks, from counters in C++; ``engine`` from state
-            of the Python scheduler; ``events`` is counted as things happen.
+            of the Python scheduler; ``events`` is counted as things happen; ``rollout`` is part of
+            a rollout's evidence.
     """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
-    source: Literal["native", "engine", "events"]
+    source: Literal["native", "engine", "events", "rollout"]
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
 
@@ -159,8 +162,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "attention_kernel_seconds",
         "histogram",
-        "Time of a step in attention, by what the step did: prefill, decode, or mixed; on a GPU of "
-        "one step in 512.",
+        "Time of a step in attention, by what the step did: prefill, decode, mixed, or shadow (a "
+        "rollout's comparison); on a GPU of one step in 512.",
         "events",
         ("phase",),
         _KERNEL_SECONDS,
@@ -191,5 +194,43 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "Bytes in the memory ledger, all together.",
         "native",
+    ),
+    Metric(
+        "rollout_requests_total",
+        "counter",
+        "Requests by arm: baseline or candidate; shadow are those of either that are compared.",
+        "rollout",
+        ("arm",),
+    ),
+    Metric(
+        "rollout_divergence_total",
+        "counter",
+        "Compared texts that diverged: bits (some logit is not the same bits), tokens (one that "
+        "the baseline would not have drawn), kl (mean beyond the bound).",
+        "rollout",
+        ("kind",),
+    ),
+    Metric(
+        "rollout_logit_kl",
+        "histogram",
+        "KL divergence of the candidate from the baseline at compared positions, in nats.",
+        "rollout",
+        buckets=KL_BUCKETS,
+    ),
+    Metric(
+        "rollout_skipped_total",
+        "counter",
+        "Texts that were to be compared and were not: queue_full, no_room, rollout_ended.",
+        "rollout",
+        ("reason",),
+    ),
+    Metric("rollout_events_total", "counter", "Decisions by reason.", "rollout", ("reason",)),
+    Metric("rollout_share", "gauge", "Share of requests that the candidate serves.", "rollout"),
+    Metric(
+        "rollout_phase",
+        "gauge",
+        "1 for the phase that a rollout is in: running, promoted or rolled_back.",
+        "rollout",
+        ("phase",),
     ),
 )

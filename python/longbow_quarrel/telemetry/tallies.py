@@ -24,6 +24,7 @@ class Tallies(Collector):
     def __init__(self, specs: Iterable[registry.Metric], labels: tuple[str, ...]) -> None:
         self._specs = {spec.name: spec for spec in specs}
         self._labels = labels
+        self._arms = [self]
         self._lock = threading.Lock()  # of making new ones
         self._counters: dict[str, dict[str, _core.Counter]] = {}
         self._histograms: dict[str, dict[str, _core.Histogram]] = {}
@@ -34,6 +35,12 @@ class Tallies(Collector):
                 self._histograms[spec.name] = {}
             if not spec.labels:  # shown from the beginning, at zero
                 (self.counter if spec.kind == "counter" else self.histogram)(spec.name)
+
+    def beside(self, labels: tuple[str, ...]) -> Tallies:
+        """Others of the same metrics under other labels, read together with these."""
+        other = Tallies(self._specs.values(), labels)
+        self._arms.append(other)
+        return other
 
     def counter(self, name: str, label: str = "") -> _core.Counter:
         """The counter with this value of the metric's own label."""
@@ -51,22 +58,23 @@ class Tallies(Collector):
         return []  # so that registering does not collect
 
     def collect(self) -> Iterator[Metric]:
-        for name, counters in self._counters.items():
+        for name in self._counters:
             spec = self._specs[name]
             labels = (*ENGINE_LABELS, *spec.labels)
             counts = CounterMetricFamily(PREFIX + name, spec.help, labels=labels)
-            for label, counter in list(counters.items()):
-                counts.add_metric(self._values(spec, label), counter.value)
+            for arm in self._arms:
+                for label, counter in list(arm._counters[name].items()):
+                    counts.add_metric(arm._values(spec, label), counter.value)
             yield counts
-        for name, histograms in self._histograms.items():
+        for name in self._histograms:
             spec = self._specs[name]
             labels = (*ENGINE_LABELS, *spec.labels)
             times = HistogramMetricFamily(PREFIX + name, spec.help, labels=labels)
-            for label, histogram in list(histograms.items()):
-                buckets = cumulative(
-                    zip([*histogram.bounds, float("inf")], histogram.counts, strict=True)
-                )
-                times.add_metric(self._values(spec, label), buckets, histogram.sum)
+            for arm in self._arms:
+                for label, histogram in list(arm._histograms[name].items()):
+                    buckets = zip([*histogram.bounds, float("inf")], histogram.counts, strict=True)
+                    values = arm._values(spec, label)
+                    times.add_metric(values, cumulative(buckets), histogram.sum)
             yield times
 
     def _values(self, spec: registry.Metric, label: str) -> tuple[str, ...]:
