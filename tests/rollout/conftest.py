@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.conftest import start
 from longbow_quarrel import LLM, EngineConfig
 from longbow_quarrel.config import RolloutConfig
 from rollout.candidates import Faulty
 from server.conftest import TINY, serve
 
-__all__ = ["serve"]
+__all__ = ["serve", "start"]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -248,6 +249,30 @@ def test_comparisons_keep_to_their_share_of_time(load):
         spent.append(shadows._credit_seconds)
     assert max(spent) <= 0.1  # a burst is bounded
     assert spent[0] == pytest.approx(0.001 * 0.25)
+
+
+def test_comparisons_take_no_more_than_that_from_requests(load):
+    llm = load("paged:0", shadow=1, rollout_shadow_time=0.2)
+    engine = engine_of(llm)
+    shadows = engine.shadows
+    assert shadows is not None
+    slices = [0.0]
+    advance = shadows.advance
+
+    def timed(*, is_idle: bool) -> None:
+        start = time.perf_counter()
+        advance(is_idle=is_idle)
+        slices.append(time.perf_counter() - start)
+
+    shadows.advance = timed  # type: ignore[method-assign]
+    submit(engine)
+    start = time.perf_counter()
+    while engine.scheduler.running or engine.scheduler.waiting:
+        engine.step()
+    total = time.perf_counter() - start
+    assert shadows.has_work  # there was more to compare than time for it
+    assert llm.engine.rollout.evidence.n_compared > 0
+    assert sum(slices) <= 0.2 * total + max(slices) + 0.1 * 0.2
 
 
 def test_labels_tell_the_arms_apart(load):

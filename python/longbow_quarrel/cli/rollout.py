@@ -89,6 +89,8 @@ def _print(file: StateFile, state: State) -> None:
     print(f"Server: {_server(file, state)}")
     for line in state.findings:
         print(f"- {line}")
+    if state.phase == "running" and state.missing:
+        print(f"- A promotion still needs {', '.join(state.missing)}.")
     print("Decisions:")
     for d in state.decisions:
         print(f"  {d.number}. {d.at} {_words(d.phase)}, by the {d.by} ({d.reason}): {d.text}")

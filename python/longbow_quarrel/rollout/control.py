@@ -183,10 +183,7 @@ class Control:
             if found is not None and _is_same(found, state):
                 self._take_over(found)
             state.findings = list(self.guard.findings())
-            if state.phase == "running":
-                state.findings.append(
-                    f"A promotion still needs {', '.join(self.guard.missing()) or 'nothing'}."
-                )
+            state.missing = self.guard.missing()
             state.server = Server(
                 os.getpid(), now(), applies="now" if self._both_loaded else "restart"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +167,7 @@ class RolloutEngine(Engine):
         try:
             candidate.scheduler.withdraw(request)
         except Exception:  # a faulty strategy may not even be able to let go
-            _log.exception("the candidate could not release a sequence")
+            _log.error("the candidate could not let go: %s", traceback.format_exc())
         self.scheduler.resume(request)
         if has_started:
             self._tap.downstream.preempted(request, reason)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ _MAX_QUEUED = 64  # texts, of which only tokens are kept
 _FULL = 0.75  # of an arm's blocks in use: no place for a comparison
 _MOST_CREDIT_SECONDS = 0.1
 
+# Exceptions are logged as text: a kept traceback would keep the candidate's memory.
 _log = logging.getLogger(__name__)
 
 
@@ -107,7 +109,7 @@ class Shadows:
         except (_NoRoom, OutOfMemoryError):
             self._abandon("no_room")
         except Exception as e:
-            _log.exception("a comparison failed")
+            _log.error("a comparison failed: %s", traceback.format_exc())
             self._abandon("rollout_ended")
             self._control.failed("error", f"{type(e).__name__}: {e}")
         if not is_idle:
@@ -187,7 +189,7 @@ class Shadows:
             try:
                 cache.release(match.sequence)
             except Exception:  # a faulty strategy must not keep the rest from being cleaned up
-                _log.exception("a comparison could not release its sequence")
+                _log.error("a comparison could not let go: %s", traceback.format_exc())
 
     def _prefill(
         self, arm: Engine, sequence: int, tokens: NDArray[np.int32]

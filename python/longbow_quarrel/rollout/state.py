@@ -71,6 +71,7 @@ class State:
     decisions: list[Decision] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
     findings: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # for a promotion
     server: Server | None = None
     version: Literal[1] = 1
 
@@ -111,7 +112,8 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(_beside(path, ".lock"), timeout=_LOCK_SECONDS)
-        self._owner = FileLock(_beside(path, ".server"), timeout=0)
+        # Taken and given back by different threads of a server.
+        self._owner = FileLock(_beside(path, ".server"), timeout=0, thread_local=False)
 
     def own(self) -> None:
         """Become the only server that uses the file, until :meth:`disown` or the process ends.
