@@ -69,13 +69,14 @@ class _ServeLoad:
         self._n_prompt = n_prompt
         self._max_tokens = max_tokens
         self._shared = self._tokens(n_prompt // 2)
-        self._is_open = True
+        self._is_open = False  # who was answered asks again
         self._idle = threading.Event()
         self._thread = EngineThread(engine, max_queue=clients, deliver=self._deliver)
         self.n_answered = 0
         self._errors: list[Exception] = []
 
     def run(self, seconds: float) -> None:
+        self._is_open = seconds > 0
         self._thread.start()
         try:
             for _ in range(self._clients):
