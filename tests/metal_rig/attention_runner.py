@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 import reference
+from metal_rig.kernels import Library, Order, run_kernel
 from metal_rig.kv_pack import head_bytes, kv_type, pack, store
-from metal_rig.msl.runner import Library, Order, run_kernel
 from metal_rig.shaders import SHADERS, shader_source
 
 F32 = npt.NDArray[np.float32]

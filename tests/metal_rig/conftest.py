@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def rig_packages(request: pytest.FixtureRequest) -> None:
-    """Skips a module whose PACKAGES are not installed; where CI is "true" that is an error."""
-    reason = toolchain.why_not(getattr(request.module, "PACKAGES", ()))
+    """Skips a module whose PACKAGES are not installed; where CI is "true" that is an error.
+
+    A Mac runs the kernels of modules with RUNS_ON_MACS on its GPU.
+    """
+    if platform.system() == "Darwin" and getattr(request.module, "RUNS_ON_MACS", False):
+        from metal_rig.api.runner import why_not
+
+        reason = why_not()
+    else:
+        reason = toolchain.why_not(getattr(request.module, "PACKAGES", ()))
     if reason is None:
         return
     if os.environ.get("CI") == "true":

@@ -17,6 +17,7 @@ from metal_rig.kv_pack import KV_TYPES
 from metal_rig.shaders import SHADERS
 
 PACKAGES = toolchain.MSL_PACKAGES
+RUNS_ON_MACS = True
 HEAD_SIZES = (16, 32, 64, 80, 96, 128, 256)
 # Around tiles of 8, blocks of 16, rounds of 32, partitions of 64; ragged in one batch.
 EDGES = (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129, 193)
@@ -165,7 +166,7 @@ def test_layout_and_params_compile_for_the_host() -> None:
     )
     flags = ["-std=c++20", "-x", "c++", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     result = subprocess.run(
-        [toolchain.clangxx(), *flags, f"-I{SHADERS}", "-"],
+        ["c++", *flags, f"-I{SHADERS}", "-"],
         input=source,
         capture_output=True,
         text=True,

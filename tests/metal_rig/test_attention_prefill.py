@@ -15,6 +15,7 @@ from metal_rig.attention_runner import F32, Batch, Shape, random_sequence, run_p
 from metal_rig.kv_pack import KV_TYPES
 
 PACKAGES = toolchain.MSL_PACKAGES
+RUNS_ON_MACS = True
 HEAD_SIZES = (16, 32, 64, 80, 96, 128, 256)
 HALF_TYPES = ("f16", "q8_0", "q4_0")  # what matrices of half are meant for
 # Around tiles of 8, blocks of 16, key tiles of 32: (length, queries), ragged in one batch.

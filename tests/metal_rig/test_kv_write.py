@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from metal_rig import toolchain
+from metal_rig.kernels import Library, run_kernel
 from metal_rig.kv_pack import KV_TYPES, head_bytes, kv_type, pack, store
-from metal_rig.msl.runner import Library, run_kernel
 from metal_rig.shaders import SHADERS, shader_source
 
 PACKAGES = toolchain.MSL_PACKAGES
+RUNS_ON_MACS = True
 HEAD_SIZES = (32, 64, 80, 96, 128, 256)
 
 

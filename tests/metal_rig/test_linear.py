@@ -12,11 +12,12 @@ import pytest
 import reference
 from gguf import GGMLQuantizationType as Type
 from metal_rig import toolchain
-from metal_rig.msl.runner import Library, Order, run_kernel
+from metal_rig.kernels import Library, Order, run_kernel
 from metal_rig.shaders import SHADERS, shader_source
 from metal_rig.weights import TYPES, Weights, block_elements, random_weights
 
 PACKAGES = toolchain.MSL_PACKAGES
+RUNS_ON_MACS = True
 PHASES = ("decode", "prefill")
 # Function constants and shapes of params.h.
 HAS_BIAS, HAS_RESIDUAL, TOKENS_PER_PASS, ACTIVATION = 16, 17, 18, 19

@@ -14,10 +14,11 @@ import gguf
 import reference
 from cpu.harness import random_weight
 from metal_rig import toolchain
-from metal_rig.msl.runner import Library, run_kernel
+from metal_rig.kernels import Library, run_kernel
 from metal_rig.shaders import SHADERS, shader_source
 
 PACKAGES = toolchain.MSL_PACKAGES
+RUNS_ON_MACS = True
 F32 = npt.NDArray[np.float32]
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
 TYPES += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]

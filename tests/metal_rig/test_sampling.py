@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from metal_rig import toolchain
-from metal_rig.msl.runner import Library, Order, run_kernel
+from metal_rig.kernels import Library, Order, run_kernel
 from metal_rig.shaders import SHADERS, shader_source
 
 PACKAGES = toolchain.MSL_PACKAGES
+RUNS_ON_MACS = True
 THREADS, CHUNK = 256, 2048
 Floats = npt.NDArray[np.float32]
 

@@ -14,7 +14,8 @@ from metal_rig.sdk.check_selectors import Method, differences, stub_enumerators,
 CASES = Path(__file__).parent / "framework" / "cases"
 # A second each: the product's are checked with the slow tests.
 PRODUCT = [pytest.param(file, marks=pytest.mark.slow) for file in type_check.product_sources()]
-MAC_SOURCES = [*PRODUCT, CASES / "behaviour.mm", CASES / "rules.mm"]
+API = Path(__file__).parent / "api" / "run_kernel.mm"
+MAC_SOURCES = [*PRODUCT, CASES / "behaviour.mm", CASES / "rules.mm", API]
 
 
 @pytest.fixture(scope="module")
