@@ -100,7 +100,7 @@ def metal(metal_class: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.fixture(params=["cpu", "metal"])
 def device_name(request: pytest.FixtureRequest) -> str:
-    """For tests that hold on every device."""
+    """For tests that hold on every device; some choose by indirect parameters."""
     if request.param == "metal":
         request.getfixturevalue("metal")
     return str(request.param)

@@ -34,3 +34,11 @@ def describe(device: _core.Device) -> dict[str, str | int]:
         return {"name": device.name, "isa": device.isa, "n_threads": device.n_threads}
     assert isinstance(device, _core.MetalDevice)
     return {"name": device.name, "gpu": device.gpu_name}
+
+
+def device_room_bytes(device: _core.Device) -> int | None:
+    """What a model may take of a GPU's memory; None where the ledger's cap is the only limit."""
+    if not isinstance(device, _core.MetalDevice):
+        return None
+    # A sixteenth is left for whole pages around weights and for what Metal itself allocates.
+    return device.recommended_bytes * 15 // 16 - device.allocated_bytes

@@ -22,7 +22,7 @@ from longbow_quarrel.cache import (
     kept_spans,
 )
 from longbow_quarrel.config import EngineConfig, KVType, total_memory_bytes
-from longbow_quarrel.device import make_device
+from longbow_quarrel.device import device_room_bytes, make_device
 from longbow_quarrel.errors import OutOfMemoryError, UsageError
 from longbow_quarrel.kv_sizing import Demand, blocks_for, counts_for_bytes, kv_bytes, largest
 
@@ -174,7 +174,7 @@ class Planner:
             plan = self._plan(strategy, demand, demand.counts_in_full(), block_bytes)
             limit = self.config.kv_cache_memory
             in_kv = limit == "auto" or plan.by_kind["kv"] <= limit
-            return in_kv and plan.total_bytes <= plan.cap_bytes
+            return in_kv and self._fits(plan)
 
         one = self._demand(strategy, context, 1)
         per_sequence = kv_bytes(one.counts_in_full(), block_bytes)
@@ -231,8 +231,7 @@ class Planner:
         size = demand.block_size
 
         def fits(counts: tuple[int, ...]) -> bool:
-            plan = self._plan(self.config.cache, demand, counts, block_bytes)
-            return plan.total_bytes <= plan.cap_bytes
+            return self._fits(self._plan(self.config.cache, demand, counts, block_bytes))
 
         if demand.has_full_group:
             tokens = max(demand.context_length, demand.max_num_seqs * _DEFAULT_TOKENS_PER_SEQUENCE)
@@ -243,6 +242,11 @@ class Planner:
             return tuple(n * demand.of_sequence(span) for span in demand.spans)
 
         return of(max(1, largest(lambda n: fits(of(n)), demand.max_num_seqs)))
+
+    def _fits(self, plan: MemoryPlan) -> bool:
+        """Under the cap, and where the device has a limit of its own, under that too."""
+        room = device_room_bytes(self.device)
+        return plan.total_bytes <= (plan.cap_bytes if room is None else min(plan.cap_bytes, room))
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 (a planner lives briefly)
     def _needs(

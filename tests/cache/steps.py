@@ -1,4 +1,4 @@
-"""Real steps on the CPU device, over any cache: what strategies must agree on, bit for bit."""
+"""Real steps on a device, over any cache: what strategies must agree on, bit for bit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ class Steps:
     make: called with each group's window and number of blocks.
     """
 
-    def __init__(self, path: Path, make: MakeCache, n_blocks: int = 64):
+    def __init__(self, path: Path, make: MakeCache, device: _core.Device, n_blocks: int = 64):
         self.file = _core.GGUFFile(str(path))
         parameters, program = models.record(self.file)
         self.vocab_size = parameters.vocab_size
         windows = [group.window for group in program.groups]
         ledger = _core.MemoryLedger(1 << 30)
-        device = _core.CpuDevice(2)
         counts = [n_blocks] * len(windows)
         self.cache = make(windows, counts)
         storage = device.allocate_kv(program, self.cache.block_size, counts, "F32", "F32", ledger)
@@ -48,9 +47,11 @@ class Steps:
         return result
 
 
-def logits(path: Path, make: MakeCache, ids: np.ndarray, fork_at: int) -> list[bytes]:
+def logits(
+    path: Path, make: MakeCache, device: _core.Device, ids: np.ndarray, fork_at: int
+) -> list[bytes]:
     """Logits of a text, of a fork that goes another way, and of the text once more, warm."""
-    steps = Steps(path, make)
+    steps = Steps(path, make, device)
     parent = steps.open(ids).sequence
     result = [steps.compute({parent: ids[:fork_at]})]
     child = steps.cache.fork(parent).sequence

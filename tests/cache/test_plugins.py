@@ -169,8 +169,9 @@ def test_a_strategy_in_python_computes_the_same_bits(
         return lambda groups, n: make_cache(name, groups=groups, block_size=16, n_blocks=n)
 
     ids = np.arange(70, dtype=np.int32) % 50
-    want = logits(tiny_model_path(model), make("contiguous"), ids, fork_at=40)
-    assert logits(tiny_model_path(model), make(strategy), ids, fork_at=40) == want
+    device = _core.CpuDevice(2)
+    want = logits(tiny_model_path(model), make("contiguous"), device, ids, fork_at=40)
+    assert logits(tiny_model_path(model), make(strategy), device, ids, fork_at=40) == want
 
 
 def test_the_documented_strategy_serves_an_engine(tiny_llm) -> None:

@@ -76,7 +76,19 @@ def test_everything_is_given_back(rig: SoftwareMetal, metal_llm: Load) -> None:
 def test_the_working_set_is_a_limit(rig: SoftwareMetal, metal_llm: Load) -> None:
     rig.set_recommended_working_set_bytes(1 << 20)
     with pytest.raises(OutOfMemoryError, match="of the GPU's recommended 1048576 are taken"):
-        metal_llm("llama3")
+        metal_llm("llama3", kv_cache_memory=8 << 20)
+
+
+def test_the_cache_is_made_to_fit_the_working_set(rig: SoftwareMetal, metal_llm: Load) -> None:
+    roomy = metal_llm("llama3", context_length=4096)
+    device = roomy.engine.runner.device
+    wanted = roomy.engine.runner.plan.capacity_tokens
+    taken = device.allocated_bytes
+    rig.set_recommended_working_set_bytes(taken + (roomy.engine.runner.plan.total_bytes * 3) // 4)
+    tight = metal_llm("llama3", context_length=4096)
+    assert 16 <= tight.engine.runner.plan.capacity_tokens < wanted
+    assert device.allocated_bytes <= device.recommended_bytes
+    assert _text(tight) == _text(roomy)
 
 
 @pytest.mark.parametrize("after_successes", [0, 1, 3, 6])

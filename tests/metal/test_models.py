@@ -98,3 +98,23 @@ def test_a_decode_step_of_smollm2_takes_seconds_on_the_rig(smollm2_path: Path) -
     device = llm.engine.runner.device
     print(f"decode step: {device.step_seconds:.2f} s")
     assert device.step_seconds < 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("metal")
+@pytest.mark.parametrize("fixture", ["smollm2_path", "gemma3_path"])
+def test_real_models_give_the_same_bits(fixture: str, request: pytest.FixtureRequest) -> None:
+    """Contiguous, paged in chunks of four tokens, window; together and each alone."""
+    path = request.getfixturevalue(fixture)
+    params = SamplingParams(max_tokens=3, temperature=0, ignore_eos=True, logprobs=5)
+    prompts = [[450, 471, 260, 2240, 282, 4649, 30, 28, 339], [1021, 900, 33]]
+
+    def texts(alone: bool = False, **config: Any) -> list[Any]:
+        llm = LLM(path, config=EngineConfig(device="metal", context_length=256, **config))
+        batches = [[p] for p in prompts] if alone else [prompts]
+        return [(o.token_ids, o.logprobs) for b in batches for o in llm.generate(b, params)]
+
+    expected = texts()
+    assert texts(cache="paged", block_size=8, max_num_batched_tokens=4) == expected
+    assert texts(alone=True, cache="sliding_window", window=256) == expected
