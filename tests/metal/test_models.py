@@ -107,8 +107,8 @@ def test_a_decode_step_of_smollm2_takes_seconds_on_the_rig(smollm2_path: Path) -
 def test_real_models_give_the_same_bits(fixture: str, request: pytest.FixtureRequest) -> None:
     """Contiguous, paged in chunks of four tokens, window; together and each alone."""
     path = request.getfixturevalue(fixture)
-    params = SamplingParams(max_tokens=3, temperature=0, ignore_eos=True, logprobs=5)
-    prompts = [[450, 471, 260, 2240, 282, 4649, 30, 28, 339], [1021, 900, 33]]
+    params = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True, logprobs=5)
+    prompts = [[450, 471, 260, 2240, 282, 4649], [1021, 900]]
 
     def texts(alone: bool = False, **config: Any) -> list[Any]:
         llm = LLM(path, config=EngineConfig(device="metal", context_length=256, **config))
