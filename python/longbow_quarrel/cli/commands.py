@@ -14,7 +14,7 @@ from longbow_quarrel.cli.interrupt import InterruptGuard
 # Command a-b is the function, or the typer.Typer, a_b of the module a_b beside this one.
 NAMES = (
     *("generate", "chat", "info", "models", "pull", "plan"),
-    *("perplexity", "bench", "compare-caches", "profile", "serve", "rollout"),
+    *("perplexity", "bench", "compare-caches", "profile", "validate", "serve", "rollout"),
 )
 
 # Rich markup would frame errors in boxes; an error is one sentence.

@@ -214,11 +214,32 @@ def divergences(
     rows: CompactRows, logits: NDArray[np.float32], next_tokens: NDArray[np.int32]
 ) -> RowDivergences:
     """KL(rows || softmax(logits)), logits [n_rows, vocab_size]; see the head of this module."""
-    index = np.arange(len(rows))
     log_q = log_softmax(logits)
     q = np.exp(log_q)
     np.put_along_axis(q, rows.ids.astype(np.int64), 0.0, axis=1)  # what is left has no rounding
-    log_q_rest = np.log(np.maximum(q.sum(axis=1), np.finfo(np.float64).tiny))
+    return _divergences(rows, log_q, q.sum(axis=1), next_tokens)
+
+
+def divergences_from_log_probs(
+    rows: CompactRows, log_q: NDArray[np.float64], next_tokens: NDArray[np.int32]
+) -> RowDivergences:
+    """The same of log-probabilities [n_rows, vocab_size] that are known roughly.
+
+    The mass outside the kept tokens is taken to be what these leave of one, since a file of
+    llama-perplexity shows very unlikely tokens likelier than they are. Bounds mean nothing then.
+    """
+    kept = np.exp(np.take_along_axis(log_q, rows.ids.astype(np.int64), axis=1))
+    return _divergences(rows, log_q, 1 - kept.sum(axis=1), next_tokens)
+
+
+def _divergences(
+    rows: CompactRows,
+    log_q: NDArray[np.float64],
+    q_rest: NDArray[np.float64],
+    next_tokens: NDArray[np.int32],
+) -> RowDivergences:
+    index = np.arange(len(rows))
+    log_q_rest = np.log(np.maximum(q_rest, np.finfo(np.float64).tiny))
     log_p_rest = rows.log_rest.astype(np.float64)
     p_rest = np.exp(log_p_rest)
 
@@ -248,7 +269,7 @@ def divergences(
         lower=np.maximum(known - slack, 0),
         upper=known + most + slack,
         variance=variance,
-        same_top=logits.argmax(axis=1) == rows.tops,
+        same_top=log_q.argmax(axis=1) == rows.tops,
         losses=-log_q[index, next_tokens],
         base_losses=rows.losses.astype(np.float64),
     )
