@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def is_healthy(llm: LLM) -> bool:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(name, marks=() if name in ("swaps-blocks", "raises") else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "swaps-blocks" else pytest.mark.slow)
         for name in FAULTS
     ],
 )
@@ -87,7 +88,9 @@ def test_a_planted_fault_is_caught_under_load(serve, rollout_llm, texts, fault):
         server.stop()
 
 
-@pytest.mark.parametrize("candidate", ["good:0.5", "paged:0.5,block_size=32"])
+@pytest.mark.parametrize(
+    "candidate", ["good:0.5", pytest.param("paged:0.5,block_size=32", marks=pytest.mark.slow)]
+)
 def test_a_good_candidate_is_promoted_under_load(serve, rollout_llm, texts, candidate):
     llm = rollout_llm(candidate, rollout_promote_after=30, **BOUNDS)
     control = llm.engine.rollout
@@ -176,6 +179,49 @@ def test_serve_takes_the_options_and_remembers(
     text = httpx.get(url + "/metrics").text
     assert 'rollout_phase{device="cpu",model="llama3",phase="rolled_back"' in text
     assert 'strategy="paged"' not in text
+
+
+PLUGIN = """
+from longbow_quarrel.cache import register_strategy
+from longbow_quarrel.strategy import BlockStrategy
+
+class Forgetful(BlockStrategy):
+    def __init__(self, config):
+        super().__init__("forgetful", config)
+        self.free = list(range(self.n_total))
+    def take(self, n):
+        return [self.free.pop() for _ in range(n)] if n <= len(self.free) else None
+    def give_back(self, blocks):
+        self.free += blocks
+    def block_tables(self, sequence):  # the second block of a text is taken for the first
+        return [t[:1] + t[:1] + t[2:] if len(t) > 1 else t for t in super().block_tables(sequence)]
+
+register_strategy("forgetful", Forgetful)
+"""
+
+
+def test_a_faulty_plug_in_is_rolled_back_as_a_user_would_see_it(
+    start, tiny_model_path, state_path, tmp_path, capsys
+):
+    (tmp_path / "forgetful.py").write_text(PLUGIN)
+    process = start(
+        *("serve", "-m", tiny_model_path("llama3"), "--port", 0, "--plugin", "forgetful.py"),
+        *("--rollout", "forgetful:0.1", "--baseline", "contiguous", "--shadow", "0.5"),
+        *("--rollout-state", state_path),
+    )
+    url = process.stderr.readline().decode().split(" at ")[1].strip()
+    with Load(url) as load:
+        load.until(lambda: "1.0" in _line(url, 'rollout_phase.*phase="rolled_back"'), more=10)
+    assert {a.status for a in load.answers} == {200}
+    out = rollout(state_path, "status", capsys)
+    assert "forgetful beside contiguous: rolled back" in out
+    assert "by the guard (bits)" in out
+    assert "only one arm is loaded" in out
+
+
+def _line(url: str, pattern: str) -> str:
+    text = httpx.get(url + "/metrics").text
+    return next(line for line in text.splitlines() if re.search("^quarrel_" + pattern, line))
 
 
 @pytest.mark.parametrize(

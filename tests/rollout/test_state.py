@@ -192,6 +192,8 @@ class Twin(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
+        self.quick = pytest.MonkeyPatch()  # what it is for has a test of its own
+        self.quick.setattr("os.fsync", lambda _descriptor: None)
         self.path = self.folder / "rollout.json"
         self.control = open_control(self.path)
         self.phase = self.file = "running"
@@ -201,6 +203,7 @@ class Twin(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.control.close()
+        self.quick.undo()
         shutil.rmtree(self.folder)
 
     @rule(action=st.sampled_from(sorted(PHASES)))

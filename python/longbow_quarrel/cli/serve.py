@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -19,7 +20,14 @@ _BACKLOG = 2048
 
 
 @configured(SourceConfig, ServerConfig, EngineConfig, RolloutConfig)
-def serve(flags: Flags, context: typer.Context) -> None:
+def serve(
+    flags: Flags,
+    context: typer.Context,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Python file that registers strategies or policies."),
+    ] = None,
+) -> None:
     """Serve a model over HTTP, the way OpenAI does.
 
     Listens on 127.0.0.1:8080 unless told otherwise. The KV cache is `paged` here unless told
@@ -39,6 +47,10 @@ def serve(flags: Flags, context: typer.Context) -> None:
     name = checked_text(server.alias or _model_name(source.model), "--alias")
     listener = _listen(server)  # before anything slow begins
     with listener:
+        if plugin:
+            from longbow_quarrel.plugins import load_plugins
+
+            load_plugins(plugin)
         llm = loading.load(source, config, rollout)
 
         from longbow_quarrel.server import create_app
