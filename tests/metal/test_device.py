@@ -195,6 +195,22 @@ def test_kernels_are_timed(metal_llm: Load) -> None:
     assert all(t.seconds > 0 for t in times.values())
 
 
+def test_a_layer_is_twelve_dispatches(metal_llm: Load) -> None:
+    """As docs/reports/metal-row-costs.md counts them; around the layers there are embedding,
+    select_rows, rms_norm, the logits' linear layer and argmax."""
+    llm = metal_llm("qwen2")
+    llm.engine.runner.executable.set_profiling(True)
+    llm.generate([PROMPT], SamplingParams(max_tokens=4, temperature=0))
+    n_runs = {
+        t.name: t.n_runs for t in llm.engine.runner.executable.stage_times() if t.phase == "decode"
+    }
+    n_layers = len(llm.engine.runner.program.kv_layers)
+    n_steps = n_runs["attention_decode"] // n_layers
+    assert n_steps > 0
+    assert n_runs["linear_gated_Q8_0"] == n_steps * n_layers
+    assert sum(n_runs.values()) == n_steps * (12 * n_layers + 5)
+
+
 @pytest.mark.usefixtures("rig")
 def test_a_step_is_captured(metal_llm: Load, tmp_path: Path) -> None:
     llm = metal_llm("llama3")
