@@ -132,7 +132,8 @@ class Recording:
 class Recorder:
     """Records an engine inside a ``with`` block; :attr:`recording` is there after it.
 
-    Enter and leave it while no step runs. It takes the place of the engine's observer meanwhile.
+    Enter and leave it while no step runs. It takes the place of the engine's observer meanwhile,
+    and leaves the op timers off, so an engine whose metrics use them is not for recording.
 
     Args:
         spans: how many of the last spans are kept of each thread.
