@@ -65,7 +65,7 @@ def _divergence(axes: Axes, found: Sequence[tuple[str, Check]]) -> None:
             axes.plot(depths, values, style, label=f"{model}, {strategy}, {name[3:]}")
     axes.set(xscale="log", yscale="log", xlabel="depth, tokens", ylabel="KL divergence, nats")
     axes.set_title("from the exact predictions")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _speed(axes: Axes, found: Sequence[tuple[str, Check]]) -> None:
