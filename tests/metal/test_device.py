@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +175,9 @@ def test_no_hazard_is_left_without_a_barrier(
     llm = metal_llm(name, max_num_batched_tokens=16, cache="paged")
     outputs = llm.generate([PROMPT, PROMPT[:3], PROMPT[7:]], GREEDY)
     assert all(len(out.token_ids) == 5 for out in outputs)
+    for temperature in (0.0, 0.9):  # argmax, then top-k
+        params = SamplingParams(max_tokens=2, temperature=temperature, top_k=5, seed=1)
+        assert all(out.token_ids for out in llm.generate([PROMPT, PROMPT[:3]], params))
 
 
 def test_fewer_threads_per_threadgroup(rig: SoftwareMetal, metal_llm: Load) -> None:
@@ -233,6 +238,34 @@ def test_pipelines_are_kept_for_the_next_process(metal_llm: Load, tmp_path: Path
     archive.write_text("damaged")
     assert _text(metal_llm("llama3")) == expected
     assert archive.read_text() != "damaged"
+
+
+SECOND_PROCESS = """
+import sys
+from longbow_quarrel import _core, models
+from metal_rig.device.build import load_device
+
+device = load_device().MetalDevice(archive_folder=sys.argv[1])
+_, program = models.record(_core.GGUFFile(sys.argv[2]))
+device.compile(program, 64, _core.MemoryLedger(1 << 30))
+"""
+
+
+@pytest.mark.usefixtures("rig")
+def test_another_process_finds_the_pipelines(
+    tiny_model_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The second one compiles nothing, so it does not write the archive again."""
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests), *filter(None, sys.path)])
+    written = []
+    for _ in range(2):
+        command = [sys.executable, "-c", SECOND_PROCESS, str(tmp_path / "kept")]
+        command.append(str(tiny_model_path("llama3")))
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, timeout=120, check=True)
+        [archive] = (tmp_path / "kept").iterdir()
+        written.append((archive.stat().st_mtime_ns, archive.stat().st_ino))
+    assert written[0] == written[1]
 
 
 def test_head_sizes_without_kernels_are_refused(
