@@ -1,4 +1,7 @@
-"""Servers as processes, and a streaming client that costs little beside them."""
+"""Servers as processes, and a streaming client that costs little beside them.
+
+It shares the machine's cores with the servers, so it reads what there is in one piece.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 _START_SECONDS = 120
+_READ_BYTES = 2**16
 
 
 @dataclass
@@ -91,23 +95,30 @@ async def _read_events(
     pieces: Pieces | None,
 ) -> None:
     """Lines that are no events (chunk sizes, blank ones) are passed over."""
-    while line := await reader.readline():
-        if not line.startswith(b"data: "):
-            continue
-        if line.startswith(b"data: [DONE]"):
-            answer.complete = True
-            return
-        event = json.loads(line[6:])
-        if usage := event.get("usage"):
-            answer.n_tokens = usage["completion_tokens"]
-        for choice in event.get("choices", []):
-            if choice.get("text") or choice.get("logprobs"):
-                answer.times.append(time.perf_counter())
-                answer.text += choice.get("text") or ""
+    rest = b""
+    while data := await reader.read(_READ_BYTES):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: "):
+                _take_event(line[6:], answer)
         if pieces is not None and len(answer.times) >= pieces.wanted:
             pieces.come.set()
-        if leave_after is not None and len(answer.times) >= leave_after:
+        left = leave_after is not None and len(answer.times) >= leave_after
+        if answer.complete or left:
             return
+
+
+def _take_event(data: bytes, answer: Answer) -> None:
+    if data.startswith(b"[DONE]"):
+        answer.complete = True
+        return
+    event = json.loads(data)
+    if usage := event.get("usage"):
+        answer.n_tokens = usage["completion_tokens"]
+    for choice in event.get("choices", []):
+        if choice.get("text") or choice.get("logprobs"):
+            answer.times.append(time.perf_counter())
+            answer.text += choice.get("text") or ""
 
 
 async def get(port: int, path: str) -> str:
