@@ -11,9 +11,16 @@ import pytest
 from evaluation.test_perplexity import made_text
 from longbow_quarrel import LLM, EngineConfig
 from longbow_quarrel.benchmarking.contender import parse_contenders
-from longbow_quarrel.benchmarking.quality import QualityBench, QualityRow, depths_up_to
+from longbow_quarrel.benchmarking.quality import (
+    QualityBench,
+    QualityRow,
+    against_file,
+    depths_up_to,
+)
 from longbow_quarrel.errors import UsageError
 from longbow_quarrel.evaluation.divergence import kl_divergence
+from longbow_quarrel.evaluation.perplexity import perplexity
+from longbow_quarrel.evaluation.recording import Recorder
 
 BASE = EngineConfig(n_threads=1)
 
@@ -61,3 +68,22 @@ def test_depths() -> None:
 def test_a_text_that_is_too_short_is_refused(tiny_model_path: Callable[[str], Path]) -> None:
     with pytest.raises(UsageError, match="give a longer one with -f"):
         run(tiny_model_path("llama3"), "paged", depths=[4000])
+
+
+def test_a_file_of_predictions_as_the_base(
+    tiny_model_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, file = tiny_model_path("llama3"), tmp_path / "base"
+    exact = LLM(path, config=EngineConfig(n_threads=1, kv_type_k="f32", kv_type_v="f32")).engine
+    recorder = Recorder(file, vocab_size=exact.vocab_size, model="llama3", made_by="test")
+    with recorder:
+        perplexity(exact, made_text(300), n_ctx=128, n_chunks=2, sink=recorder)
+    names = "paged:ctk=f32:ctv=f32,sliding_window:window=32:ctk=f32:ctv=f32"
+    rows = against_file(path, parse_contenders(names, BASE), file, lambda _: None)
+    same, windowed = ([r for r in rows if r.contender == n] for n in names.split(","))
+    assert {row.base for row in rows} == {"base"}
+    assert [row.depth for row in same] == [row.depth for row in windowed]
+    assert max(row.depth for row in same) == 127
+    assert max(row.kl_mean for row in same) < 1e-6
+    assert min(row.kl_mean for row in windowed) > 1e-3
+    assert all(row.perplexity == pytest.approx(row.base_perplexity) for row in same)
