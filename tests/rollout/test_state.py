@@ -175,6 +175,18 @@ def test_the_thread_takes_commands_over_and_writes_decisions_at_once(state_path)
     assert [d.by for d in read(state_path).decisions] == ["server", "user", "guard"]
 
 
+def test_nothing_is_written_while_nothing_happens(state_path):
+    control = open_control(state_path)
+    control.start()
+    wait_until(lambda: read(state_path).server is not None)
+    before = state_path.stat().st_mtime_ns
+    time.sleep(2.5)
+    assert state_path.stat().st_mtime_ns == before
+    control.assign("one")
+    wait_until(lambda: state_path.stat().st_mtime_ns != before)
+    control.close()
+
+
 def wait_until(condition) -> None:
     deadline = time.monotonic() + 20
     while not condition():

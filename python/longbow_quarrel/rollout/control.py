@@ -1,8 +1,8 @@
 """One server's rollout: what the engine asks and reports, and the file behind it.
 
 The engine's thread reports evidence; a thread of its own writes the file, at once after a decision
-and else every second, and reads what ``rollout promote`` or ``rollback`` left there. Nobody who
-serves requests waits for the disk.
+and else every second if there is news, and reads what ``rollout promote`` or ``rollback`` left
+there. Nobody who serves requests waits for the disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from longbow_quarrel.config import RolloutConfig
 from longbow_quarrel.errors import RolloutError
@@ -58,6 +58,7 @@ class Control:
             _log.error("%s It is %s now, and the candidate stays out.", e, aside)
             self._state = file.update(lambda _: _distrust(plan, model))
         self._n_seen = self._state.last_number
+        self._saved: State | None = None
         self.guard = Guard(bounds, self._state.evidence, exact=exact, promotes=plan.share > 0)
         self._both_loaded = self._state.phase == "running"
         self._news = threading.Event()
@@ -115,6 +116,7 @@ class Control:
     def candidate_has_gone(self) -> None:
         """The candidate's memory was given back; what is decided now waits for a restart."""
         self._both_loaded = False
+        self._news.set()
 
     @property
     def evidence(self) -> Evidence:
@@ -152,6 +154,7 @@ class Control:
             _log.error("%s It is %s now.", e, self._file.set_aside())
             written = self._file.update(self._merge)
         self._n_seen = written.last_number
+        self._saved = written
 
     def close(self) -> None:
         """Let another server have the file, after it was written a last time."""
@@ -167,7 +170,8 @@ class Control:
             stopping = self._stopping
             self._news.clear()
             try:
-                self.sync()
+                if stopping or self._is_news():
+                    self.sync()
                 has_failed = False
             except RolloutError as e:
                 if not has_failed:  # once, not every second
@@ -177,6 +181,23 @@ class Control:
                 return
             self._news.wait(_SYNC_SECONDS)
 
+    @property
+    def _applies(self) -> Literal["now", "restart"]:
+        return "now" if self._both_loaded else "restart"
+
+    def _is_news(self) -> bool:
+        """Whether the file or what is known has changed since they were one."""
+        with self._lock:
+            saved, state = self._saved, self._state
+            is_saved = (
+                saved is not None
+                and saved.server is not None
+                and saved.server.applies == self._applies
+                and saved.decisions == state.decisions
+                and saved.evidence == state.evidence
+            )
+        return not (is_saved and self._file.is_as_written())
+
     def _merge(self, found: State | None) -> State:
         with self._lock:
             state = self._state
@@ -184,9 +205,7 @@ class Control:
                 self._take_over(found)
             state.findings = list(self.guard.findings())
             state.missing = self.guard.missing()
-            state.server = Server(
-                os.getpid(), now(), applies="now" if self._both_loaded else "restart"
-            )
+            state.server = Server(os.getpid(), now(), self._applies)
             return copy.deepcopy(state)
 
     def _take_over(self, found: State) -> None:

@@ -114,6 +114,7 @@ class StateFile:
         self._lock = FileLock(_beside(path, ".lock"), timeout=_LOCK_SECONDS)
         # Taken and given back by different threads of a server.
         self._owner = FileLock(_beside(path, ".server"), timeout=0, thread_local=False)
+        self._written: tuple[int, ...] | None = None
 
     def own(self) -> None:
         """Become the only server that uses the file, until :meth:`disown` or the process ends.
@@ -182,11 +183,16 @@ class StateFile:
             with self._lock:
                 state = change(self.read())
                 self._write(state)
+                self._written = _stamp(self.path)
                 return state
         except Timeout:
             raise RolloutError(f"{self.path} is locked by another process; try again.") from None
         except OSError as e:
             raise _unwritable(self.path, e) from None
+
+    def is_as_written(self) -> bool:
+        """Whether nobody has written the file since this last did."""
+        return self._written is not None and _stamp(self.path) == self._written
 
     def set_aside(self) -> Path:
         """Rename a damaged file, so that somebody can look at it."""
@@ -232,6 +238,14 @@ def _adapter() -> TypeAdapter[State]:
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _unwritable(path: Path, error: OSError) -> RolloutError:
