@@ -11,8 +11,6 @@ from longbow_quarrel.cli.commands import NAMES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-_NOT_YET = {"validate"}  # docs/metal.md says so
-_PROMISED = {"choosing-a-strategy.md"}  # written from compare-caches' figures
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -23,14 +21,14 @@ def page(request: pytest.FixtureRequest) -> Path:
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not re.match(r"[a-z]+:|#", target) and target not in _PROMISED:
+        if not re.match(r"[a-z]+:|#", target):
             assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
 
 
 def test_commands_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"(?:^ {4}|`|&& |-- |=1 )longbow-quarrel ([a-z][a-z-]*)", text, re.M):
-        assert name in {*NAMES, *_NOT_YET}, f"{page.name}: longbow-quarrel {name}"
+        assert name in NAMES, f"{page.name}: longbow-quarrel {name}"
 
 
 def test_python_compiles(page: Path) -> None:
