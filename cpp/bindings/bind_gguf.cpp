@@ -290,6 +290,8 @@ void bind_model_file(nb::module_& m) {
            "The array of numbers under a key, without NumPy; None where there is none.")
       .def("keys", metadata_keys, nb::sig("def keys(self) -> list[str]"),
            "Names of the metadata, in the order of the file.")
+      .def("release_pages", &ModelFile::release_pages,
+           "Give back the mapped pages that were read so far; a later access reads them again.")
       .def_prop_ro("tensors", tensor_list, nb::sig("def tensors(self) -> list[TensorInfo]"),
                    "In the order of the file.")
       .def("tensor_bytes", tensor_bytes, "name"_a,

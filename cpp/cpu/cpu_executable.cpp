@@ -233,11 +233,11 @@ void CpuExecutable::run_rows(const Stage& stage, const Step& step) {
 LinearArgs CpuExecutable::linear_args(const Op& op, std::size_t slot) {
   const auto& linear = std::get<LinearOp>(op.kind);
   const Weight& weight = program_->weight(linear.weight);
-  const Weight* bias = linear.bias ? &program_->weight(*linear.bias) : nullptr;
+  const float* bias = linear.bias ? weights_.floats(*linear.bias) : nullptr;
   return {values(op.inputs[0]),
           is_quantized(weight.dtype) ? quantized_[slot].data() : nullptr,
           values(*op.output),
-          bias != nullptr ? reinterpret_cast<const float*>(bias->data.data()) : nullptr,
+          bias,
           weight.n_cols,
           weight.n_rows,
           weights_.tiles(linear.weight),

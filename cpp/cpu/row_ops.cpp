@@ -21,7 +21,7 @@ void CpuExecutable::apply(const RmsNormOp& op, const Op& io, RowRange rows, cons
   const Weight& weight = program_->weight(op.weight);
   const RmsNormArgs args{values(io.inputs[0]),
                          values(*io.output),
-                         reinterpret_cast<const float*>(weight.data.data()),
+                         weights_.floats(op.weight),
                          weight.n_cols,
                          width(*io.output) / weight.n_cols,
                          op.eps};

@@ -18,6 +18,8 @@ class MappedFile {
   MappedFile& operator=(MappedFile&&) = delete;
 
   std::span<const std::byte> bytes() const { return bytes_; }
+  // Gives back pages that were read so far; a later access reads them again.
+  void release_pages() const;
 
  private:
   std::span<const std::byte> bytes_;

@@ -109,6 +109,10 @@ ModelFile::ModelFile(std::filesystem::path path, std::vector<Part> parts)
   }
 }
 
+void ModelFile::release_pages() const {
+  for (const MappedFile& mapping : mappings_) mapping.release_pages();
+}
+
 const TensorInfo* ModelFile::find_tensor(std::string_view name) const {
   const auto position = tensor_index_.find(name);
   return position ? &tensors_[*position] : nullptr;

@@ -52,6 +52,9 @@ class ModelFile : public std::enable_shared_from_this<ModelFile> {
 
   // Of a split model: the first part's.
   const Metadata& metadata() const { return metadata_; }
+  // Gives back the mapped pages that were read so far; a later access reads them again.
+  void release_pages() const;
+
   // In the order of the file, parts in theirs.
   std::span<const TensorInfo> tensors() const { return tensors_; }
   // Null when there is no such tensor.

@@ -29,11 +29,13 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import on first use: the command line answers ``--help`` without loading NumPy."""
-    from importlib import import_module, metadata
-
     if name in _HOMES:
+        from importlib import import_module
+
         value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     elif name == "__version__":
+        from importlib import metadata  # which brings the whole of email along
+
         try:
             value = metadata.version("longbow-quarrel")
         except metadata.PackageNotFoundError:  # imported from a source tree

@@ -169,6 +169,11 @@ class GGUFFile:
     def keys(self) -> list[str]:
         """Names of the metadata, in the order of the file."""
 
+    def release_pages(self) -> None:
+        """
+        Give back the mapped pages that were read so far; a later access reads them again.
+        """
+
     @property
     def tensors(self) -> list[TensorInfo]:
         """In the order of the file."""

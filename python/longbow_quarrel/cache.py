@@ -7,7 +7,6 @@ first when room is needed; it is called per block, not per token. See docs/kv-ca
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,6 +55,8 @@ class CacheConfig:
 
     def salt(self) -> int:
         """The fingerprint as 64 bits."""
+        import hashlib  # loads OpenSSL
+
         return int.from_bytes(hashlib.sha256(self.fingerprint.encode()).digest()[:8], "little")
 
 

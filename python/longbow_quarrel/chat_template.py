@@ -16,6 +16,7 @@ from jinja2 import Template, TemplateSyntaxError
 from longbow_quarrel.errors import ChatTemplateError, UsageError
 from longbow_quarrel.template_sandbox import Overrun, Sandbox, TemplateLimits, instrument
 from longbow_quarrel.tokenizer import Tokenizer
+from longbow_quarrel.tokenizer.metadata import Metadata
 
 __all__ = ["ChatTemplate", "TemplateLimits", "encode_chat"]
 
@@ -59,7 +60,7 @@ class ChatTemplate:
 
     @classmethod
     def from_metadata(
-        cls, metadata: Mapping[str, object], tokenizer: Tokenizer, *, name: str | None = None
+        cls, metadata: Metadata, tokenizer: Tokenizer, *, name: str | None = None
     ) -> ChatTemplate:
         """The template that a GGUF file carries.
 

@@ -45,6 +45,7 @@ class Engine:
         self.tokenizer: Tokenizer = (
             beside.tokenizer if beside else Tokenizer.from_metadata(self.runner.file)
         )
+        self.runner.file.release_pages()  # what was only read to be copied
         self.scheduler = Scheduler(
             self.runner.cache,
             max_num_seqs=config.max_num_seqs,

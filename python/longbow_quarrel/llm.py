@@ -6,13 +6,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from longbow_quarrel import _core, sources
-from longbow_quarrel.chat_template import ChatTemplate, encode_chat
+from longbow_quarrel import _core
 from longbow_quarrel.config import EngineConfig, RolloutConfig, SourceConfig
 from longbow_quarrel.device import describe
 from longbow_quarrel.engine import Engine
@@ -20,6 +19,10 @@ from longbow_quarrel.errors import ContextLengthError, UsageError
 from longbow_quarrel.request import Request, Timings, TokenLogprobs
 from longbow_quarrel.sampling import SamplingParams
 from longbow_quarrel.snapshots import SavedSequence
+
+if TYPE_CHECKING:
+    from longbow_quarrel import sources
+    from longbow_quarrel.chat_template import ChatTemplate
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, object]
@@ -84,6 +87,8 @@ class LLM:
         if chunk_size is not None:
             config = EngineConfig(**(config.model_dump() | {"max_num_batched_tokens": chunk_size}))
         source = SourceConfig.load(**({} if model is None else {"model": str(model)}))
+        from longbow_quarrel import sources
+
         self.model = source.model
         self.path = sources.resolve(
             source.model,
@@ -179,6 +184,8 @@ class LLM:
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the model's answer."""
+        from longbow_quarrel.chat_template import encode_chat
+
         return encode_chat(self.engine.tokenizer, self.render_chat(messages))
 
     def render_chat(self, messages: Sequence[Message]) -> str:
@@ -188,8 +195,10 @@ class LLM:
             ChatTemplateError: the model has no template, or it refuses the conversation.
         """
         if self._template is None:
+            from longbow_quarrel.chat_template import ChatTemplate  # Jinja takes a while
+
             self._template = ChatTemplate.from_metadata(
-                self.engine.runner.file.metadata, self.engine.tokenizer
+                self.engine.runner.file, self.engine.tokenizer
             )
         return self._template.render(messages)
 

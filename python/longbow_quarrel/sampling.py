@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -108,7 +108,7 @@ class SamplingParams:
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             penalty_window=self.penalty_window,
-            seed=secrets.randbits(64) if self.seed is None else self.seed,
+            seed=int.from_bytes(os.urandom(8), "little") if self.seed is None else self.seed,
             stream=index,
             logit_bias=list(bias.items()),
             n_logprobs=self.logprobs,

@@ -7,7 +7,6 @@ name, and so is a damaged one. docs/kv-cache.md describes the format.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from longbow_quarrel import __version__, _core
+from longbow_quarrel import _core
 from longbow_quarrel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -160,6 +159,8 @@ class Snapshots:
     @cached_property
     def identity(self) -> list[tuple[str, str]]:
         """All that K and V depend on beside the tokens, and how they lie in memory."""
+        from longbow_quarrel import __version__  # reads the metadata of the installed package
+
         runner = self._runner
         config = runner.config
         return [
@@ -192,6 +193,8 @@ def model_identity(file: _core.GGUFFile) -> str:
     Up to 256 MiB every byte counts. Of larger files the metadata, the list of tensors and samples
     of every tensor do: 16 pieces of 4 KiB, evenly spread.
     """
+    import hashlib  # loads OpenSSL
+
     digest = hashlib.sha256()
     first = min((t.offset for t in file.tensors if t.split == 0), default=file.file_bytes)
     with Path(file.path).open("rb") as stream:

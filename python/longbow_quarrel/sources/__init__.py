@@ -67,6 +67,8 @@ def resolve(
         from longbow_quarrel.sources import ollama
 
         return ollama.resolve(rest, store=ollama_store)
+    if scheme != "pypi" and _is_path(model):
+        return _path.resolve(model, catalog_names=[entry.name for entry in catalog()])
     cache = (cache_dir or default_cache_dir()).expanduser().absolute()
     if scheme == "pypi":
         from longbow_quarrel.sources import pypi
@@ -74,8 +76,6 @@ def resolve(
         return pypi.resolve(
             rest, cache_dir=cache, progress=progress, offline=offline, index_url=index_url
         )
-    if _is_path(model):
-        return _path.resolve(model, catalog_names=[entry.name for entry in catalog()])
     return _from_catalog(
         find(model), cache, progress, offline, notify or (lambda _: None), index_url
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from longbow_quarrel.errors import ModelNotFoundError
-from longbow_quarrel.sources.pypi import PackagedModel, WheelMember
+from longbow_quarrel.sources.packaged import PackagedModel, WheelMember
 
 DEFAULT_MODEL = "smollm2-135m"
 FORMS = (
@@ -98,6 +97,8 @@ def find(name: str) -> CatalogEntry:
     for entry in catalog():
         if entry.name == name:
             return entry
+    import difflib
+
     near = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}" if near else f"the catalogue has {', '.join(names)}"
     raise ModelNotFoundError(f"[model] there is no model {name!r} ({hint}): give {FORMS}.")

