@@ -1,5 +1,6 @@
 // Devices and the runner of steps, as Python sees them.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -7,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,8 +26,7 @@ using namespace nb::literals;
 namespace quarrel {
 namespace {
 
-using BestIds = nb::ndarray<nb::numpy, const std::uint32_t, nb::ndim<2>>;
-using Logits = nb::ndarray<nb::numpy, const float, nb::ndim<2>>;
+using BestIds = nb::ndarray<nb::memview, const std::uint32_t, nb::ndim<2>>;
 
 constexpr StepLimits kDefaults{0};
 
@@ -79,9 +80,14 @@ void make_step_runner(StepRunner* self, std::shared_ptr<Executable> executable,
                         std::move(specs));
 }
 
-Logits run(nb::handle self, const Vector<std::int64_t>& sequences,
-           const Vector<std::int32_t>& query_start_loc, const Vector<TokenId>& token_ids,
-           const Vector<std::int32_t>& selected_rows, std::size_t n_decodes, std::size_t n_best) {
+// Framework: what the logits are to Python.
+template <class Framework>
+nb::ndarray<Framework, const float, nb::ndim<2>> run(nb::handle self,
+                                                     const Vector<std::int64_t>& sequences,
+                                                     const Vector<std::int32_t>& query_start_loc,
+                                                     const Vector<TokenId>& token_ids,
+                                                     const Vector<std::int32_t>& selected_rows,
+                                                     std::size_t n_decodes, std::size_t n_best) {
   auto& runner = nb::cast<StepRunner&>(self);
   const StepRequest request{
       {reinterpret_cast<const SequenceId*>(sequences.data()), sequences.size()},
@@ -95,12 +101,13 @@ Logits run(nb::handle self, const Vector<std::int64_t>& sequences,
     const nb::gil_scoped_release release;
     logits = runner.run(request);
   }
-  return Logits(logits.data(), {selected_rows.size(), runner.vocab_size()}, self);
+  return {logits.data(), {selected_rows.size(), runner.vocab_size()}, self};
 }
 
-BestIds best_ids(nb::handle self) {
+std::optional<BestIds> best_ids(nb::handle self) {
   const BestTokens best = nb::cast<StepRunner&>(self).best_tokens();
-  return BestIds(best.ids.data(), {best.k == 0 ? 0 : best.ids.size() / best.k, best.k}, self);
+  if (best.k == 0) return std::nullopt;
+  return BestIds(best.ids.data(), {best.ids.size() / best.k, best.k}, self);
 }
 
 }  // namespace
@@ -165,18 +172,23 @@ void bind_device(nb::module_& m) {
            "masks: (window, sinks) that attention keeps to in each layer group, within what the\n"
            "cache keeps; none: all that it keeps.")
       .def(
-          "run", &run, "sequences"_a, "query_start_loc"_a, "token_ids"_a, "selected_rows"_a,
-          "n_decodes"_a = 0, "n_best"_a = 0,
+          "run", &run<nb::numpy>, "sequences"_a, "query_start_loc"_a, "token_ids"_a,
+          "selected_rows"_a, "n_decodes"_a = 0, "n_best"_a = 0,
           "Logits [n_selected, vocab_size] float32, a view that is valid until the next run.\n\n"
           "sequences: [n_seqs] int64, query_start_loc: [n_seqs + 1] int32, token_ids: [n_tokens]\n"
           "int32 that follow each sequence's committed tokens, selected_rows: [n_selected] int32.\n"
           "n_decodes: the first sequences decode, with one token each; the others prefill.\n"
           "n_best: how many tokens with the largest logits best_ids() is to name.")
-      .def(
-          "best_ids", &best_ids,
-          "The tokens with the n_best largest logits of each selected row of the last run, in\n"
-          "their order, [n_selected, n_best] uint32; empty where the device has not looked. Valid\n"
-          "until the next run.");
+      .def("run_view", &run<nb::memview>, "sequences"_a, "query_start_loc"_a, "token_ids"_a,
+           "selected_rows"_a, "n_decodes"_a, "n_best"_a,
+           nb::sig("def run_view(self, sequences: array.array[int], query_start_loc: "
+                   "array.array[int], token_ids: memoryview[int], selected_rows: array.array[int], "
+                   "n_decodes: int, n_best: int) -> memoryview"),
+           "As run(), without NumPy.")
+      .def("best_ids", &best_ids, nb::sig("def best_ids(self) -> memoryview | None"),
+           "The tokens with the n_best largest logits of each selected row of the last run, in\n"
+           "their order, [n_selected, n_best] uint32; None where the device has not looked. Valid\n"
+           "until the next run.");
 }
 
 }  // namespace quarrel

@@ -189,14 +189,19 @@ void bind_sampler(nb::module_& m) {
 void bind_sampling(nb::module_& m) {
   bind_results(m);
   bind_sampler(m);
-  m.def("sample_batch", &sample_rows, nb::arg("samplers"), nb::arg("logits").noconvert(),
-        nb::arg("positions"), nb::arg("workspace").none() = nb::none(),
-        nb::arg("best").none() = nb::none(),
-        "Samples one token per row in one native call, without the GIL.\n\n"
-        "logits: [n, vocab_size] float32; row i is drawn by samplers[i] for positions[i]. best: "
-        "[n, k]\nuint32, the tokens with the k largest logits of each row, in their order: a "
-        "sampler whose n_best\nis at most k then reads no others. Raises UsageError like "
-        "Sampler.sample, naming the row.");
+  m.def(
+      "sample_batch", &sample_rows, nb::arg("samplers"), nb::arg("logits").noconvert(),
+      nb::arg("positions"), nb::arg("workspace").none() = nb::none(),
+      nb::arg("best").none() = nb::none(),
+      nb::sig("def sample_batch(samplers: collections.abc.Sequence[Sampler], logits: memoryview | "
+              "numpy.typing.NDArray[numpy.float32], positions: collections.abc.Sequence[int], "
+              "workspace: SamplerWorkspace | None = None, best: memoryview | "
+              "numpy.typing.NDArray[numpy.uint32] | None = None) -> list[SampledToken]"),
+      "Samples one token per row in one native call, without the GIL.\n\n"
+      "logits: [n, vocab_size] float32; row i is drawn by samplers[i] for positions[i]. best: "
+      "[n, k]\nuint32, the tokens with the k largest logits of each row, in their order: a "
+      "sampler whose n_best\nis at most k then reads no others. Raises UsageError like "
+      "Sampler.sample, naming the row.");
 }
 
 }  // namespace quarrel

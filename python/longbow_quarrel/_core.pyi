@@ -731,10 +731,13 @@ class StepRunner:
         n_best: how many tokens with the largest logits best_ids() is to name.
         """
 
-    def best_ids(self) -> Annotated[NDArray[numpy.uint32], dict(shape=(None, None), writable=False)]:
+    def run_view(self, sequences: array.array[int], query_start_loc: array.array[int], token_ids: Annotated[memoryview, dict(int)], selected_rows: array.array[int], n_decodes: int, n_best: int) -> memoryview:
+        """As run(), without NumPy."""
+
+    def best_ids(self) -> memoryview | None:
         """
         The tokens with the n_best largest logits of each selected row of the last run, in
-        their order, [n_selected, n_best] uint32; empty where the device has not looked. Valid
+        their order, [n_selected, n_best] uint32; None where the device has not looked. Valid
         until the next run.
         """
 
@@ -850,7 +853,7 @@ class Sampler:
         The (token_id, probability) pairs that sample() draws from; logits: [vocab_size] float32.
         """
 
-def sample_batch(samplers: Sequence[Sampler], logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], positions: Sequence[int], workspace: SamplerWorkspace | None = None, best: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> list[SampledToken]:
+def sample_batch(samplers: Sequence[Sampler], logits: memoryview | numpy.typing.NDArray[numpy.float32], positions: Sequence[int], workspace: SamplerWorkspace | None = None, best: memoryview | numpy.typing.NDArray[numpy.uint32] | None = None) -> list[SampledToken]:
     """
     Samples one token per row in one native call, without the GIL.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from longbow_quarrel import _core
 from longbow_quarrel.errors import UsageError
@@ -73,6 +73,15 @@ class StrategyFactory(Protocol):
     """What :func:`register_strategy` takes: usually a class derived from ``_core.KVCache``."""
 
     def __call__(self, config: CacheConfig) -> _core.KVCache: ...
+
+
+def tokens_for(cache: _core.KVCache) -> Callable[[memoryview[int]], Any]:
+    """How ``cache`` is told tokens: a strategy written in Python takes them as NumPy arrays."""
+    if type(cache).__module__ == _core.__name__:
+        return lambda ids: ids
+    import numpy as np
+
+    return np.asarray
 
 
 EvictionFactory = Callable[[int], _core.EvictionPolicy]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from longbow_quarrel import _core
 from longbow_quarrel.config import EngineConfig
@@ -21,6 +20,9 @@ from longbow_quarrel.snapshots import SavedSequence, Snapshots
 from longbow_quarrel.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from longbow_quarrel.rollout.control import Control
 
 
@@ -111,7 +113,7 @@ class Engine:
 
         The first one goes to ``scheduler.add`` and brings the others along.
         """
-        ids = self.checked_prompt(prompt)
+        ids = self._checked_ids(prompt)
         leader, *followers = [self._request(ids, params, i) for i in range(params.n)]
         leader.followers = list(followers)
         for follower in followers:
@@ -127,17 +129,14 @@ class Engine:
         banned = self.tokenizer.eog_ids if params.ignore_eos else ()
         return params.make_sampler(self.vocab_size, index=index, banned_token_ids=banned)
 
-    def _request(
-        self, ids: np.ndarray[tuple[int], np.dtype[np.int32]], params: SamplingParams, index: int
-    ) -> Request:
+    def _request(self, ids: array[int], params: SamplingParams, index: int) -> Request:
         room = self.max_prompt_tokens + 1 - len(ids)
         if room < 1:
             raise ContextLengthError(
                 f"The prompt has {len(ids)} tokens but at most {self.max_prompt_tokens} fit; "
                 "shorten it or raise context_length."
             )
-        tokens = np.empty(len(ids) + min(params.max_tokens, room), np.int32)
-        tokens[: len(ids)] = ids
+        tokens = ids + array("i", bytes(4 * min(params.max_tokens, room)))
         sampler = self.make_sampler(params, index)
         sampler.accept_all(ids)
         return Request(
@@ -145,7 +144,7 @@ class Engine:
             sampler=sampler,
             decoder=self.tokenizer.stream_decoder(continuation=True),
             stop=params.make_stop_matcher(),
-            tokens=tokens,
+            ids=memoryview(tokens),
             n_prompt=len(ids),
             n_tokens=len(ids),
         )
@@ -203,7 +202,7 @@ class Engine:
                 rows += [row] * len(forked)
         if sampling:
             if len(rows) == len(logits):
-                self._sample(sampling, logits, self.runner.best_ids())
+                self._sample(sampling, logits.view, self.runner.best_ids())
             else:
                 self._sample(sampling, logits[rows])
 
@@ -219,24 +218,32 @@ class Engine:
                 e.__context__ = error
                 request.error = e
 
-    def checked_prompt(self, prompt: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    def checked_prompt(self, prompt: Sequence[int]) -> NDArray[np.int32]:
         """The prompt as an array.
 
         Raises:
             UsageError: it is empty, or a token id lies outside the vocabulary.
         """
+        import numpy as np
+
+        return np.asarray(self._checked_ids(prompt))
+
+    def _checked_ids(self, prompt: Sequence[int]) -> array[int]:
         if len(prompt) == 0:
             raise UsageError("The prompt is empty; give at least one token.")
-        ids = np.asarray(prompt, np.int64)
-        if ids.ndim != 1 or ids.min() < 0 or ids.max() >= self.vocab_size:
+        try:
+            ids = array("i", prompt)
+        except (TypeError, OverflowError):
+            ids = None
+        if ids is None or min(ids) < 0 or max(ids) >= self.vocab_size:
             raise UsageError(f"Token ids must be from 0 to {self.vocab_size - 1}.")
-        return ids.astype(np.int32)
+        return ids
 
     def _sample(
         self,
         requests: Sequence[Request],
-        logits: np.ndarray[tuple[int, int], np.dtype[np.float32]],
-        best: np.ndarray[tuple[int, int], np.dtype[np.uint32]] | None = None,
+        logits: memoryview | NDArray[np.float32],
+        best: memoryview | None = None,
     ) -> None:
         sampled = _core.sample_batch(
             [r.sampler for r in requests],
@@ -256,7 +263,7 @@ class Engine:
         last, times.last_token = times.last_token, now
         self.scheduler.observer.sampled(request, None if last is None else now - last)
         token_id = token.token_id
-        request.tokens[request.n_tokens] = token_id
+        request.ids[request.n_tokens] = token_id
         request.n_tokens += 1
         request.sampler.accept(token_id)
         if token.logprob is not None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from longbow_quarrel import _core
 from longbow_quarrel.config import EngineConfig, RolloutConfig, SourceConfig
@@ -21,6 +19,9 @@ from longbow_quarrel.sampling import SamplingParams
 from longbow_quarrel.snapshots import SavedSequence
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from longbow_quarrel import sources
     from longbow_quarrel.chat_template import ChatTemplate
 
@@ -220,6 +221,8 @@ class LLM:
         Raises:
             ContextLengthError: more tokens than the context holds.
         """
+        import numpy as np
+
         ids = np.asarray(token_ids, np.int32)
         runner = self.engine.runner
         if not 0 < len(ids) <= runner.context_length:
@@ -389,7 +392,7 @@ def _engine(path: Path, config: EngineConfig, rollout: RolloutConfig | None) -> 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    if len(prompts) > 0 and isinstance(prompts[0], (int, np.integer)):
+    if len(prompts) > 0 and isinstance(prompts[0], Integral):
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]
 
@@ -400,7 +403,7 @@ def _output(request: Request) -> RequestOutput:
     return RequestOutput(
         text=request.text,
         token_ids=request.output_ids,
-        prompt_token_ids=[int(i) for i in request.tokens[: request.n_prompt]],
+        prompt_token_ids=request.ids[: request.n_prompt].tolist(),
         logprobs=request.logprobs if request.params.logprobs is not None else None,
         finish_reason=request.finish_reason or "",
         cached_tokens=request.cached_tokens,

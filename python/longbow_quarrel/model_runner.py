@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from longbow_quarrel import _core
-from longbow_quarrel.cache import build_cache
+from longbow_quarrel.cache import build_cache, tokens_for
 from longbow_quarrel.config import EngineConfig
 from longbow_quarrel.errors import UsageError
 from longbow_quarrel.memory_plan import Planner
 from longbow_quarrel.scheduler import ScheduledChunk
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class StepLogits:
+    """Logits [n_rows, vocab_size] of a step, valid until the next.
+
+    An array for whoever reads them; NumPy is imported then. Sampling takes ``view``.
+    """
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        import numpy as np
+
+        array = np.asarray(self.view, dtype)
+        return array.copy() if copy else array
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self.__array__()[index]
+        return found
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return iter(self.__array__())
+
+    def tobytes(self) -> bytes:
+        return self.view.tobytes()
 
 
 class ModelRunner:
@@ -61,6 +94,7 @@ class ModelRunner:
         self.cache: _core.KVCache = build_cache(
             config.cache, dataclasses.replace(self.plan.cache_config, ledger=self.ledger)
         )
+        self._tokens = tokens_for(self.cache)
         self.storage = self.device.allocate_kv(
             self.program,
             config.block_size,
@@ -107,26 +141,25 @@ class ModelRunner:
         """Bytes of K and V of a token, in all layers."""
         return self.plan.kv_bytes_per_token
 
-    def run(self, chunks: Sequence[ScheduledChunk]) -> NDArray[np.float32]:
+    def run(self, chunks: Sequence[ScheduledChunk]) -> StepLogits:
         """Compute one step and commit it. Chunks that decode come first.
 
         Returns logits [chunks that sample, vocab_size], valid until the next call.
         """
         tokens = [
-            c.request.tokens[c.request.n_computed : c.request.n_computed + c.n_tokens]
-            for c in chunks
+            c.request.ids[c.request.n_computed : c.request.n_computed + c.n_tokens] for c in chunks
         ]
-        ends = np.cumsum([c.n_tokens for c in chunks])
-        logits = self.step(
+        ends = accumulate(c.n_tokens for c in chunks)
+        logits = self._compute(
             [c.request.sequence for c in chunks if c.request.sequence is not None],
             tokens,
-            [int(end) - 1 for c, end in zip(chunks, ends, strict=True) if c.samples],
+            [end - 1 for c, end in zip(chunks, ends, strict=True) if c.samples],
             sum(c.is_decode for c in chunks),
             max((c.request.sampler.n_best for c in chunks if c.samples), default=0),
         )
         for chunk in chunks:
             chunk.request.n_computed += chunk.n_tokens
-        return logits
+        return StepLogits(logits)
 
     def step(
         self,
@@ -145,25 +178,35 @@ class ModelRunner:
 
         Returns logits [len(rows), vocab_size], valid until the next call.
         """
-        starts = np.zeros(len(parts) + 1, np.int32)
-        np.cumsum([len(part) for part in parts], out=starts[1:])
-        logits = self._runner.run(
-            np.array(sequences, np.int64),
-            starts,
-            np.concatenate(parts),
-            np.array(rows, np.int32),
+        import numpy as np
+
+        return np.asarray(self._compute(sequences, parts, rows, n_decodes, n_best))
+
+    def _compute(
+        self,
+        sequences: Sequence[int],
+        parts: Sequence[Any],
+        rows: Sequence[int],
+        n_decodes: int,
+        n_best: int,
+    ) -> memoryview:
+        """As :meth:`step`, of int32 buffers and without NumPy."""
+        logits = self._runner.run_view(
+            array("q", sequences),
+            array("i", accumulate(map(len, parts), initial=0)),
+            memoryview(b"".join(parts)).cast("i"),
+            array("i", rows),
             n_decodes,
             n_best,
         )
         for sequence, part in zip(sequences, parts, strict=True):
-            self.cache.commit(sequence, part)
+            self.cache.commit(sequence, self._tokens(part))
         return logits
 
-    def best_ids(self) -> NDArray[np.uint32] | None:
+    def best_ids(self) -> memoryview | None:
         """The tokens with the largest logits of each row of the last step, in their
         order, as many as its samplers want; None where the device leaves the search to them."""
-        best = self._runner.best_ids()
-        return best if best.size else None
+        return self._runner.best_ids()
 
     def prefill(self, sequence: int, tokens: NDArray[np.int32]) -> None:
         """Compute and commit the next tokens of a sequence; nobody wants their logits.
@@ -200,6 +243,8 @@ class ModelRunner:
 
     def all_logits(self, token_ids: NDArray[np.int32], chunk: int) -> NDArray[np.float32]:
         """Logits of every position, [n_tokens, vocab_size], ``chunk`` tokens at a time."""
+        import numpy as np
+
         out = np.empty((len(token_ids), self.parameters.vocab_size), np.float32)
         for position, logits in self.iter_logits(token_ids, chunk):
             out[position : position + len(logits)] = logits
@@ -216,6 +261,8 @@ class ModelRunner:
         Raises:
             UsageError: the tokens do not fit in the KV cache.
         """
+        import numpy as np
+
         positions = np.arange(first, len(token_ids), dtype=np.int32)
         for rows, logits in self.iter_logits_at(token_ids, positions, chunk):
             yield first + rows.start, logits
@@ -230,6 +277,8 @@ class ModelRunner:
         Raises:
             UsageError: the tokens do not fit in the KV cache.
         """
+        import numpy as np
+
         sequence = self.cache.match_prefix(token_ids[:1], len(token_ids)).sequence
         try:
             start = done = 0

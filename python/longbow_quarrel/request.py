@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from longbow_quarrel import _core
 from longbow_quarrel.sampling import SamplingParams
 from longbow_quarrel.snapshots import SavedSequence
 from longbow_quarrel.stop import StopMatcher
 from longbow_quarrel.tokenizer import StreamDecoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass
@@ -65,13 +67,17 @@ class TokenLogprobs:
 
 @dataclass(eq=False)
 class Request:
-    """State that the scheduler and the engine share. ``tokens`` holds prompt and output."""
+    """State that the scheduler and the engine share.
+
+    Attributes:
+        ids: int32 [n_prompt + max_tokens], prompt and output, filled up to ``n_tokens``.
+    """
 
     params: SamplingParams
     sampler: _core.Sampler
     decoder: StreamDecoder
     stop: StopMatcher
-    tokens: NDArray[np.int32]  # [n_prompt + max_tokens], filled up to n_tokens
+    ids: memoryview[int]
     n_prompt: int
     n_tokens: int
     n_computed: int = 0  # tokens whose K and V are in the cache
@@ -91,11 +97,18 @@ class Request:
 
     @property
     def output_ids(self) -> list[int]:
-        return [int(i) for i in self.tokens[self.n_prompt : self.n_tokens]]
+        return self.ids[self.n_prompt : self.n_tokens].tolist()
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """``ids`` as an array, without a copy."""
+        import numpy as np
+
+        return np.asarray(self.ids)
 
     @property
     def max_total(self) -> int:
-        return len(self.tokens)
+        return len(self.ids)
 
     def emit(self, text: str) -> None:
         self.text += text

@@ -7,6 +7,7 @@ from collections import deque
 from typing import NamedTuple
 
 from longbow_quarrel import _core
+from longbow_quarrel.cache import tokens_for
 from longbow_quarrel.errors import OutOfMemoryError
 from longbow_quarrel.observer import EngineObserver
 from longbow_quarrel.request import Request
@@ -51,6 +52,7 @@ class Scheduler:
         observer: EngineObserver,
     ) -> None:
         self._cache = cache
+        self._tokens = tokens_for(cache)
         # Each running request must get its token in every step.
         self._max_running = min(max_num_seqs, max_num_batched_tokens)
         self._max_num_batched_tokens = max_num_batched_tokens
@@ -198,7 +200,7 @@ class Scheduler:
     def _open(self, request: Request) -> tuple[_core.PrefixMatch | None, str]:
         """A sequence with room for all that is known, so that a long prompt is not admitted to be
         preempted; or the reason why there is none."""
-        prompt = request.tokens[: request.n_tokens]
+        prompt = self._tokens(request.ids[: request.n_tokens])
         try:
             match = request.saved and request.saved.open(prompt, request.max_total)
             match = match or self._cache.match_prefix(prompt, request.max_total)

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from longbow_quarrel import _core
 from longbow_quarrel.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from longbow_quarrel.model_runner import ModelRunner
 
 _WHOLE_FILE_BYTES = 256 * 1024**2  # hashed as a whole up to here: 0.1 s
@@ -48,15 +48,19 @@ class SavedSequence:
         """Memory of its K and V."""
         return self.snapshot.n_bytes
 
-    def open(self, prompt: NDArray[np.int32], max_tokens: int) -> _core.PrefixMatch | None:
+    def open(
+        self, prompt: memoryview | NDArray[np.int32], max_tokens: int
+    ) -> _core.PrefixMatch | None:
         """A sequence with what ``prompt`` and the saved text have in common, as
         ``KVCache.match_prefix`` opens one: at least one token is left to compute.
 
         None where they have nothing in common, or the cache has no room.
         """
+        import numpy as np
+
         tokens = self.snapshot.tokens
         limit = min(len(tokens), len(prompt) - 1, max_tokens)
-        differs = np.flatnonzero(tokens[:limit] != prompt[:limit])
+        differs = np.flatnonzero(tokens[:limit] != np.asarray(prompt)[:limit])
         n_common = int(differs[0]) if len(differs) else limit
         if n_common < 1:
             return None
@@ -126,6 +130,8 @@ class Snapshots:
             UsageError: the text does not fit in the KV cache.
             OutOfMemoryError: the ledger has no room for the copy.
         """
+        import numpy as np
+
         runner = self._runner
         # One token more, which a match leaves to compute and nobody does.
         match = runner.cache.match_prefix(np.append(tokens, np.int32(0)), len(tokens))
@@ -194,6 +200,8 @@ def model_identity(file: _core.GGUFFile) -> str:
     of every tensor do: 16 pieces of 4 KiB, evenly spread.
     """
     import hashlib  # loads OpenSSL
+
+    import numpy as np
 
     digest = hashlib.sha256()
     first = min((t.offset for t in file.tensors if t.split == 0), default=file.file_bytes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from array import array
 
 from longbow_quarrel import _core
 from longbow_quarrel.errors import ModelFormatError
@@ -15,7 +16,7 @@ _LAYERS_OF_27B = 62  # the one size whose queries are scaled by the width per he
 
 def _is_local(m: Metadata, n_layers: int) -> list[bool]:
     pattern = m.raw("attention.sliding_window_pattern")
-    if isinstance(pattern, np.ndarray):
+    if hasattr(pattern, "__len__"):
         return [bool(local) for local in pattern[:n_layers]]
     period = int(pattern) if pattern is not None else _DEFAULT_PERIOD
     if period == 0:
@@ -43,7 +44,7 @@ def record(file: _core.GGUFFile, p: Hyperparameters) -> _core.Program:
         ),
     }
     # In float32, as the model was trained.
-    x = r.embedding(scale=float(np.sqrt(np.float32(p.n_embd))))
+    x = r.embedding(scale=array("f", [math.sqrt(p.n_embd)])[0])
     for layer in range(p.n_layers):
         block = f"blk.{layer}"
         rope = ropes[local[layer]]
