@@ -6,6 +6,7 @@ from pathlib import Path
 
 from longbow_quarrel import _core
 from longbow_quarrel.config import EngineConfig, usable_cores
+from longbow_quarrel.sources import default_cache_dir
 
 
 def metal_is_available() -> bool:
@@ -20,8 +21,6 @@ def make_device(config: EngineConfig) -> _core.Device:
         QuarrelError: Metal is asked for and this build or this machine has none.
     """
     if config.device == "metal" or (config.device == "auto" and metal_is_available()):
-        from longbow_quarrel.sources import default_cache_dir
-
         return _core.MetalDevice(
             archive_folder=str(default_cache_dir() / "metal"),
             metallib_folder=str(Path(__file__).parent / "metallib"),
