@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longbow_quarrel.llm import LLM
+from longbow_quarrel.model_runner import StepLogits
 from longbow_quarrel.sampling import SamplingParams
 from longbow_quarrel.scheduler import ScheduledChunk
 from longbow_quarrel.validation import reference
@@ -123,7 +124,7 @@ def _watched(llm: LLM) -> Iterator[dict[int, list[bytes]]]:
     rows: dict[int, list[bytes]] = {}
     run = llm.engine.runner.run
 
-    def watch(chunks: Sequence[ScheduledChunk]) -> NDArray[np.float32]:
+    def watch(chunks: Sequence[ScheduledChunk]) -> StepLogits:
         sampling = [c.request for c in chunks if c.samples]  # the step moves what tells
         logits = run(chunks)
         for request, row in zip(sampling, logits, strict=True):
