@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from longbow_quarrel.llm import LLM
 from longbow_quarrel.model_runner import StepLogits
