@@ -8,7 +8,9 @@
 inline float4 load4(device const float* x, uint first, uint n) {
   if (first + 4 <= n) return *(device const float4*)(x + first);
   float4 four = float4(0);
-  for (uint i = 0; first + i < n; ++i) four[i] = x[first + i];
+#pragma unroll(4)
+  for (uint i = 0; i < 4; ++i)  // literal, so that the vector stays in registers
+    if (first + i < n) four[i] = x[first + i];
   return four;
 }
 
@@ -16,7 +18,9 @@ inline void store4(device float* out, uint first, uint n, float4 four) {
   if (first + 4 <= n) {
     *(device float4*)(out + first) = four;
   } else {
-    for (uint i = 0; first + i < n; ++i) out[first + i] = four[i];
+#pragma unroll(4)
+    for (uint i = 0; i < 4; ++i)
+      if (first + i < n) out[first + i] = four[i];
   }
 }
 

@@ -114,7 +114,7 @@ METAL_FUNC void multiply_rows(thread float* results, thread const Pass& pass,
   Rows<Block> rows;
   EACH_ROW(r) rows.of[r] = weight + ulong(min(first_row + r, n_rows - 1)) * row_blocks;
   Sums sums = {};
-  if (n_cols % Slice<Block>::kElements == 0) {
+  if (Block::kElements > 1 || n_cols % Slice<Block>::kElements == 0) {
     const uint n_slices = n_cols / Slice<Block>::kElements;
     for (uint slice = lane; slice < n_slices; slice += 32) add_slice(sums, pass, rows, slice);
   } else {

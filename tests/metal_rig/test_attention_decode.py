@@ -154,6 +154,7 @@ def test_any_shape_at_length(shape: Shape, lengths: tuple[int, ...]) -> None:
     check(shape, lengths)
 
 
+@pytest.mark.compiler
 def test_layout_and_params_compile_for_the_host() -> None:
     """The host includes the same headers; its sizes are the shaders'."""
     source = (

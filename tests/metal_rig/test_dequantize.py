@@ -26,11 +26,12 @@ def test_expansion_is_the_package_s_bit_for_bit(dtype: Type) -> None:
         Library(shader_source(SOURCE)),
         f"expand_{dtype.name}",
         [weights.blocks, out],
-        grid=[out.size // 16],
-        threads=[32],
+        threadgroups=[out.size // 16 // 16],
+        threads=[16],
     )
     np.testing.assert_array_equal(out.view(np.uint32), weights.values.reshape(-1).view(np.uint32))
 
 
+@pytest.mark.compiler
 def test_address_spaces() -> None:
     assert lint(shader_source(SOURCE)) == []

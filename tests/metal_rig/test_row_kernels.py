@@ -12,10 +12,10 @@ from gguf.quants import dequantize
 
 import gguf
 import reference
-from cpu.harness import random_weight
 from metal_rig import toolchain
 from metal_rig.kernels import Library, run_kernel
 from metal_rig.shaders import SHADERS, shader_source
+from metal_rig.weights import random_weights
 
 PACKAGES = toolchain.MSL_PACKAGES
 RUNS_ON_MACS = True
@@ -121,7 +121,7 @@ def test_select_rows() -> None:
 @pytest.mark.parametrize("dtype", TYPES)
 def test_embedding(dtype: str) -> None:
     n = 512 if dtype.endswith("_K") else 64
-    table = random_weight(dtype, 9, n, seed=1)
+    table = random_weights(gguf.GGMLQuantizationType[dtype], 9, n, seed=1).blocks
     tokens = np.array([8, 0, 3, 3], np.int32)
     out = np.full((4, n), np.nan, np.float32)
     run_kernel(

@@ -18,11 +18,13 @@ from metal_rig.shaders import SHADERS, shader_files, shader_source
 PACKAGES = toolchain.MSL_PACKAGES
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("file", shader_files(), ids=lambda f: f.stem)
 def test_compiles_without_warnings(file: Path) -> None:
     compile_metal(shader_source(file), warnings=True)
 
 
+@pytest.mark.compiler
 def test_params_compile_for_the_host() -> None:
     """The size assertions hold in C++ as they do in the shaders."""
     command = [toolchain.clangxx(), "-std=c++20", "-x", "c++", "-fsyntax-only", "-Wall", "-Wextra"]

@@ -172,6 +172,7 @@ class Rewriter:
                 self.host_name = _string(attribute)
         if "kernel" in attributes:  # attribute style: as if the keyword stood here
             self._record_kernel(end + 1, previous_index(self.tokens, i - 1))
+            self.output.append(" static")
         return end + 1
 
     def _template(self, i: int) -> int:
@@ -195,6 +196,7 @@ class Rewriter:
 
     def _kernel(self, i: int) -> int:
         self._record_kernel(i + 1, previous_index(self.tokens, i - 1))
+        self.output.append("static")  # only the copy in the entry point is of use
         return i + 1
 
     def _record_kernel(self, i: int, before: int) -> None:

@@ -1,10 +1,14 @@
-"""Runs kernels of compiled libraries on NumPy arrays."""
+"""Runs kernels of compiled libraries on NumPy arrays.
+
+On the CPU, or on an NVIDIA GPU where METAL_RIG_TARGET is "nvptx" (metal_rig.gpu).
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from metal_rig import toolchain
+from metal_rig.msl import recording
 from metal_rig.msl.compiler import compile_metal
 
 RUNTIME = Path(__file__).parent / "runtime"
+TARGET_VARIABLE = "METAL_RIG_TARGET"
 N_BUFFERS = 31  # argument table of a compute encoder
 Argument = npt.NDArray[Any] | bytes | None
 Order = Literal["forward", "reversed", "both"]
@@ -61,6 +67,10 @@ _ERRORS = {
     5: KernelTrap,
     6: DataRace,
 }
+
+
+def runs_on_gpu() -> bool:
+    return os.environ.get(TARGET_VARIABLE, "cpu") == "nvptx"
 
 
 class _Launch(ctypes.Structure):
@@ -131,8 +141,15 @@ class Library:
         check_accesses: bool = False,
     ) -> None:
         self.checked = check_accesses
-        path = compile_metal(source, macros=macros, check_accesses=check_accesses)
-        values = [(i, v.tobytes()) for i, v in (constants or {}).items()]
+        self.text = source.read_text() if isinstance(source, Path) else source
+        self.constants = dict(constants or {})
+        self.macros = dict(macros or {})
+        self._kernels: dict[str, _Kernel] = {}
+        if not runs_on_gpu():  # a GPU's kernels are compiled one by one, when they run
+            self._load(compile_metal(source, macros=macros, check_accesses=check_accesses))
+
+    def _load(self, path: Path) -> None:
+        values = [(i, v.tobytes()) for i, v in self.constants.items()]
         n = len(values)
         message = ctypes.create_string_buffer(512)
         handle = runtime().msl_load(
@@ -146,7 +163,6 @@ class Library:
         )
         if not handle:
             raise RuntimeError(f"cannot load {path}: {message.value.decode()}")
-        self._kernels: dict[str, _Kernel] = {}
         for i in range(runtime().msl_kernel_count(handle)):
             kernel = runtime().msl_kernel_at(handle, i).contents
             self._kernels[kernel.name.decode()] = kernel
@@ -237,6 +253,12 @@ def run_kernel(
     extent = (
         _triple(grid) if grid is not None else [g * t for g, t in zip(groups, block, strict=True)]
     )
+    if runs_on_gpu():
+        from metal_rig.gpu.runner import run_on_gpu
+
+        run_on_gpu(library, kernel, arguments, extent, block, threadgroup_bytes)
+        return
+    recording.record(library.text, library.macros, library.constants, kernel)
     lengths = (ctypes.c_uint32 * len(threadgroup_bytes))(*threadgroup_bytes)
     orders = {"forward": [0], "reversed": [1], "both": [0, 1]}[order]
     results: list[list[bytes]] = []

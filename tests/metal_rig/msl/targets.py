@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,9 +15,12 @@ class Target:
 
     name: str
     threadgroup_storage: str  # declares a threadgroup variable
+    language: str  # for clang
     flags: tuple[str, ...]  # for clang, from C++ to an object
     entry_points: Callable[[Rewritten], str]  # C++ that makes the kernels callable
     suffix: str  # of what it produces
+    prologue: str = ""  # in front of all C++
+    is_specialised_at_compile_time: bool = False
 
 
 def _cpu_entry_points(rewritten: Rewritten) -> str:
@@ -47,6 +51,7 @@ CPU = Target(
     name="cpu",
     # All lanes of a threadgroup are fibers of one OS thread, so thread-local is threadgroup memory.
     threadgroup_storage="static thread_local",
+    language="c++",
     flags=(
         "-march=native",
         "-fPIC",
@@ -58,3 +63,57 @@ CPU = Target(
     entry_points=_cpu_entry_points,
     suffix=".so",
 )
+
+
+def symbol_of(host_name: str) -> str:
+    """The name of a kernel in PTX."""
+    return "k_" + re.sub(r"\W", "_", host_name)
+
+
+def _nvptx_entry_points(rewritten: Rewritten) -> str:
+    lines = ['extern "C" __attribute__((shared, aligned(128))) char __msl_dynamic[];']
+    for export in rewritten.exports:
+        slots = rewritten.kernels[export.base_name]
+        symbol = symbol_of(export.host_name)
+        parameters, body = [], []
+        for i, slot in enumerate(slots):
+            if slot.kind == "buffer":
+                parameters.append(f"char* p{i}")
+                body.append(f"lane.buffers[{slot.index}] = p{i};")
+            elif slot.kind == "threadgroup":
+                parameters.append(f"uint p{i}")
+                body.append(f"lane.threadgroup_memory[{slot.index}] = __msl_dynamic + p{i};")
+        signature = ", ".join([*(s.signature for s in slots), "-1"])
+        codes = ", ".join(s.code for s in slots)
+        lines += [
+            f'extern "C" __attribute__((device, used)) const int {symbol}_signature[] = '
+            f"{{{signature}}};",
+            f'extern "C" __attribute__((global)) void {symbol}({", ".join(parameters)}) {{ '
+            f"__msl_lane lane; {' '.join(body)} "
+            f"__msl_call<{codes}>::run(&{export.expression}, &lane); }}",
+        ]
+    return "\n".join([*lines, ""])
+
+
+NVPTX = Target(
+    name="nvptx",
+    threadgroup_storage="static __attribute__((shared))",
+    language="cuda",
+    flags=(
+        "--cuda-device-only",
+        "--cuda-gpu-arch=sm_90",
+        "-nocudainc",
+        "-nocudalib",
+        "-fno-math-errno",
+        "-gline-tables-only",  # compute-sanitizer names lines of the .metal file
+        # Metal's compiler inlines everything; a call would make its pointers generic.
+        "-mllvm",
+        "-inline-threshold=1000000",
+    ),
+    entry_points=_nvptx_entry_points,
+    suffix=".ptx",
+    # Every function may be used on the device without being marked for it.
+    prologue="#pragma clang force_cuda_host_device begin\n",
+    is_specialised_at_compile_time=True,
+)
+TARGETS = {target.name: target for target in (CPU, NVPTX)}

@@ -59,7 +59,7 @@ struct __msl_call {
   static METAL_FUNC void run(void (*kernel)(P...), const __msl_lane* lane) {
     static_assert(sizeof...(P) == sizeof...(Slots),
                   "the rewriter misread this kernel's parameters");
-    kernel(__msl_argument<P, Slots>::get(lane)...);
+    [[clang::always_inline]] kernel(__msl_argument<P, Slots>::get(lane)...);
   }
 };
 #include "msl_target_entry.h"

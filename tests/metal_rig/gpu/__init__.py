@@ -1,0 +1,1 @@
+"""The Metal kernels on an NVIDIA GPU: see docs/metal-rig.md."""

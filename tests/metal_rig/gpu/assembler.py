@@ -1,0 +1,63 @@
+"""ptxas, where it is installed: machine code, and what it says about registers."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a kernel needs of the GPU."""
+
+    registers: int
+    stack_bytes: int
+    spill_bytes: int
+
+
+@functools.cache
+def ptxas() -> str | None:
+    """The assembler on the path, or the one of a wheel such as nvidia-cuda-nvcc."""
+    if found := shutil.which("ptxas"):
+        return found
+    spec = importlib.util.find_spec("nvidia")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if files := sorted(Path(folder).glob("*/bin/ptxas")):
+            return str(files[-1])
+    return None
+
+
+def assemble(ptx: Path) -> tuple[bytes, dict[str, Usage]]:
+    """A cubin and the usage of every kernel. Raises RuntimeError for what ptxas refuses."""
+    program = ptxas()
+    if program is None:
+        raise RuntimeError("[gpu] no ptxas: `pip install nvidia-cuda-nvcc` brings one")
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "out.cubin")
+        command = [program, "-arch=sm_90", "-lineinfo", "-v", str(ptx), "-o", str(cubin)]
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+        if result.returncode != 0:
+            raise RuntimeError(f"[gpu] ptxas: {result.stderr.strip()}")
+        return cubin.read_bytes(), usage(result.stdout + result.stderr)
+
+
+def usage(report: str) -> dict[str, Usage]:
+    """What `ptxas -v` printed, by symbol."""
+    found = {}
+    for part in report.split("Function properties for ")[1:]:
+        symbol = part.split()[0]
+        stack, stores, loads = map(int, re.findall(r"(\d+) bytes (?:stack|spill)", part)[:3])
+        registers = re.search(r"Used (\d+) registers", part)
+        if registers:
+            found[symbol] = Usage(int(registers[1]), stack, stores + loads)
+    return found

@@ -1,0 +1,83 @@
+"""All measurements of a run."""
+
+from __future__ import annotations
+
+import gc
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from metal_rig.gpu.cases import Case, Ceiling, Decode, Linear, Prefill
+
+LINEAR_TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")
+BATCHES = ((1, 4096), (1, 32768), (16, 4096), (16, 32768), (64, 4096), (64, 32768))
+
+
+def variant_cases(label: str, shaders: Path) -> Iterator[Case]:
+    """Other versions of the shaders, side by side with those of the product."""
+    for dtype in LINEAR_TYPES:
+        yield Linear(dtype, shaders=shaders, label=label)
+    for batch, depth in ((1, 32768), (16, 4096), (64, 32768)):
+        yield Decode(batch, depth, shaders=shaders, label=label)
+    yield Decode(64, 32768, "q8_0", "q8_0", partition=512, shaders=shaders, label=label)
+    yield Decode(64, 32768, "q4_0", "q4_0", partition=1024, shaders=shaders, label=label)
+
+
+def product_cases() -> Iterator[Case]:
+    for dtype in LINEAR_TYPES:
+        yield Linear(dtype)
+    for dtype in ("F16", "Q4_K"):
+        yield Linear(dtype, n_tokens=4)
+    for batch, depth in BATCHES:
+        yield Decode(batch, depth)
+    for partition, round_ in ((128, 128), (256, 128), (256, 256), (1024, 512), (2048, 512)):
+        for batch, depth in ((1, 32768), (16, 4096), (64, 32768)):
+            yield Decode(batch, depth, partition=partition, round=round_)
+    for block_size in (32, 64):
+        yield Decode(64, 32768, block_size=block_size)
+    for batch, depth in ((16, 4096), (64, 32768)):
+        yield Decode(batch, depth, paged=False)
+        yield Decode(batch, depth, paged=False, block_size=256)
+        yield Decode(batch, depth, block_size=256)
+    yield Decode(64, 32768, window=4096)
+    for name, partition in (("q8_0", 512), ("q8_0", 1024), ("q4_0", 512), ("q4_0", 1024)):
+        yield Decode(64, 32768, name, name, partition=partition)
+    yield Prefill()
+
+
+def cases(variants: list[str]) -> list[Case]:
+    """variants: label=folder each."""
+    found: list[Case] = [Ceiling("copy"), Ceiling("read"), *product_cases()]
+    for variant in variants:
+        label, folder = variant.split("=")
+        found += variant_cases(label, Path(folder).resolve())
+    # Those that share a pool of blocks follow each other.
+    return sorted(found, key=lambda case: (isinstance(case, Decode), _pool(case)))
+
+
+def _pool(case: Case) -> str:
+    if isinstance(case, Prefill):
+        return "prefill"
+    return f"{case.k_type} {case.block_size}" if isinstance(case, Decode) else ""
+
+
+def measure(only: re.Pattern[str] | None, variants: list[str]) -> list[dict[str, Any]]:
+    """A row for each case; one that fails has an error instead of figures."""
+    rows: list[dict[str, Any]] = []
+    for case in cases(variants):
+        if only is not None and not only.search(repr(case)) and not isinstance(case, Ceiling):
+            continue
+        start = time.monotonic()
+        try:
+            row = asdict(case.measure())
+        except Exception:
+            row = {"case": repr(case), "failed": traceback.format_exc()}
+            print(row["failed"], flush=True)
+        row["took"] = round(time.monotonic() - start, 2)
+        rows.append(row)
+        gc.collect()
+    return rows
