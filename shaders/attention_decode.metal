@@ -84,8 +84,16 @@ inline void load_tile(thread Tile& tile, thread const HeadCache& from, uint type
   if (visible != 0xff) kv_keep(tile, visible);
 }
 
+// Written out with fma, so that no compiler has a choice.
 inline float dot8(thread const KVChunk& a, thread const KVChunk& b) {
-  return dot(a.lo, b.lo) + dot(a.hi, b.hi);
+  float sum = a.lo.x * b.lo.x;
+  sum = fma(a.lo.y, b.lo.y, sum);
+  sum = fma(a.lo.z, b.lo.z, sum);
+  sum = fma(a.lo.w, b.lo.w, sum);
+  sum = fma(a.hi.x, b.hi.x, sum);
+  sum = fma(a.hi.y, b.hi.y, sum);
+  sum = fma(a.hi.z, b.hi.z, sum);
+  return fma(a.hi.w, b.hi.w, sum);
 }
 
 // Adds across lanes that differ in bit `step`: into x those of x for lanes without the bit, those
@@ -108,8 +116,8 @@ inline void score_pair(thread Scores& to, thread const Tile& tile, thread const 
   kv_chunk(second, tile, t + 1);
   Scores other;
   EACH_HEAD(g) {
-    to.v[g] = dot8(q.v[g], first);
-    other.v[g] = dot8(q.v[g], second);
+    to.v[g] = dot8(q.v[g], first) * kv_scale(tile, t);
+    other.v[g] = dot8(q.v[g], second) * kv_scale(tile, t + 1);
   }
   exchange(to, other, lane, 1);
 }
@@ -180,9 +188,9 @@ inline void add_values(thread Rows& sums, thread const HeadCache& v, thread cons
       const float4 low = weights[token + t];
       const float4 high = kGroup > 4 ? weights[kRound + token + t] : float4(0);
       EACH_HEAD(g) {
-        const float weight = g < 4 ? low[g % 4] : high[g % 4];
-        sums.v[g].lo += weight * value.lo;
-        sums.v[g].hi += weight * value.hi;
+        const float weight = (g < 4 ? low[g % 4] : high[g % 4]) * kv_scale(tile, t);
+        sums.v[g].lo = fma(float4(weight), value.lo, sums.v[g].lo);
+        sums.v[g].hi = fma(float4(weight), value.hi, sums.v[g].hi);
       }
     }
   }

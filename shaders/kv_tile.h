@@ -1,6 +1,7 @@
 // Reading K and V: eight tokens by eight elements per lane, in loads of 16 bytes (kv_layout.h).
 #pragma once
 #include "attention.h"
+#include "small_integers.h"
 
 // A chunk of the eight tokens of a tile, as it lies in memory.
 struct KVTileF32 {
@@ -110,19 +111,19 @@ inline void chunk_bf16(thread KVChunk& to, uint4 word) {
   to.lo = floats_of_bf16(word.xy);
   to.hi = floats_of_bf16(word.zw);
 }
-inline void chunk_q8(thread KVChunk& to, uint2 word, float scale) {
-  to.lo = float4(as_type<char4>(word.x)) * scale;
-  to.hi = float4(as_type<char4>(word.y)) * scale;
+inline void chunk_q8(thread KVChunk& to, uint2 word) {
+  to.lo = signed_bytes_of(word.x);
+  to.hi = signed_bytes_of(word.y);
 }
-inline void chunk_q4(thread KVChunk& to, uint word, float scale) {
-  to.lo = (float4(as_type<uchar4>(word & 0x0f0f0f0fu)) - 8.0f) * scale;
-  to.hi = (float4(as_type<uchar4>(word >> 4 & 0x0f0f0f0fu)) - 8.0f) * scale;
+inline void chunk_q4(thread KVChunk& to, uint word) {
+  to.lo = halves_of(word, 8);
+  to.hi = halves_of(word >> 4, 8);
 }
 inline float scale_of(uint4 scales, uint token) {
   return float(as_type<half2>(scales[token / 2])[token % 2]);
 }
 
-// Token t of a tile; t is a literal once loops are unrolled.
+// Token t of a tile, as numbers that kv_scale() multiplies; t is a literal once loops are unrolled.
 inline void kv_chunk(thread KVChunk& to, thread const KVTileF32& tile, uint t) {
   chunk_f32(to, tile.words[2 * t], tile.words[2 * t + 1]);
 }
@@ -134,11 +135,18 @@ inline void kv_chunk(thread KVChunk& to, thread const KVTileBF16& tile, uint t) 
 }
 inline void kv_chunk(thread KVChunk& to, thread const KVTileQ8& tile, uint t) {
   const uint4 word = tile.words[t / 2];
-  chunk_q8(to, t % 2 == 0 ? word.xy : word.zw, scale_of(tile.scales, t));
+  chunk_q8(to, t % 2 == 0 ? word.xy : word.zw);
 }
 inline void kv_chunk(thread KVChunk& to, thread const KVTileQ4& tile, uint t) {
-  chunk_q4(to, tile.words[t / 4][t % 4], scale_of(tile.scales, t));
+  chunk_q4(to, tile.words[t / 4][t % 4]);
 }
+
+// Applied to a sum of products, of which there are fewer than elements.
+inline float kv_scale(thread const KVTileF32&, uint) { return 1.0f; }
+inline float kv_scale(thread const KVTileF16&, uint) { return 1.0f; }
+inline float kv_scale(thread const KVTileBF16&, uint) { return 1.0f; }
+inline float kv_scale(thread const KVTileQ8& tile, uint t) { return scale_of(tile.scales, t); }
+inline float kv_scale(thread const KVTileQ4& tile, uint t) { return scale_of(tile.scales, t); }
 
 // The same from memory, for kernels that read single tokens: `run` is the head's run of the block.
 inline void kv_load_chunk(thread KVChunk& to, device const uchar* run, uint type, uint token,
@@ -155,9 +163,11 @@ inline void kv_load_chunk(thread KVChunk& to, device const uchar* run, uint type
         float(*(device const half*)(run + kv_scale_offset(type, kHeadDim, kBlockSize, token,
                                                           chunk * kKVChunk / kKVScaleGroup)));
     if (type == kKVQ8_0) {
-      chunk_q8(to, *(device const uint2*)from, scale);
+      chunk_q8(to, *(device const uint2*)from);
     } else {
-      chunk_q4(to, *(device const uint*)from, scale);
+      chunk_q4(to, *(device const uint*)from);
     }
+    to.lo *= scale;
+    to.hi *= scale;
   }
 }

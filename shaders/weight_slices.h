@@ -1,12 +1,13 @@
 // What a lane of a mat-vec takes of a row of weights at a time: a slice.
 //
 // Lane i of a simdgroup reads slices i, i + 32, ... of a row, so that neighbours read neighbouring
-// bytes. A slice comes as kSteps times eight weights: `factor * (q - ...) + offset`, of which q
-// is unpacked and the rest is applied to a sum of eight products. The first four weights of a step
+// bytes. A slice comes as kSteps times eight weights: `factor * q + offset`, of which q is
+// unpacked and the rest is applied to a sum of eight products. The first four weights of a step
 // belong to the columns from column() on, the other four begin kGap columns later. Words are read
 // as wide as a block's alignment allows: 16 bytes for plain numbers, Q4_K and Q5_K.
 #pragma once
 #include "dequantize.h"
+#include "small_integers.h"
 
 struct WeightStep {
   float4 first;
@@ -18,13 +19,6 @@ template <typename Block>
 struct Slice;
 
 inline uint join(ushort low, ushort high) { return uint(low) | uint(high) << 16; }
-
-// Four bytes, or the low halves of four bytes, as numbers. From 32 bits each: on a GPU where it was
-// measured (NVIDIA H200) bytes convert at a quarter of that rate.
-inline float4 bytes_of(uint word) {
-  return float4(uint4(word & 0xff, word >> 8 & 0xff, word >> 16 & 0xff, word >> 24));
-}
-inline float4 halves_of(uint word) { return bytes_of(word & 0x0f0f0f0f); }
 
 // Eight bytes at an address of even alignment.
 inline uint2 load_words(device const uchar* from) {
@@ -96,9 +90,7 @@ struct Slice<BlockQ8_0> {  // eight bytes
   half scale;
 
   static uint column(uint slice, uint) { return slice * 8; }
-  WeightStep weights(uint) const {
-    return {float4(as_type<char4>(q.x)), float4(as_type<char4>(q.y))};
-  }
+  WeightStep weights(uint) const { return {signed_bytes_of(q.x), signed_bytes_of(q.y)}; }
   float factor(uint) const { return float(scale); }
   float offset(uint) const { return 0.0f; }
 };
@@ -116,14 +108,16 @@ inline uint halves_column(uint slice, uint step) {
 
 template <>
 struct Slice<BlockQ4_0> {
-  enum : uint { kElements = 16, kSteps = 2, kGap = 16, kHasOffset = 1 };
+  enum : uint { kElements = 16, kSteps = 2, kGap = 16, kHasOffset = 0 };
   uint2 q;
   half scale;
 
   static uint column(uint slice, uint step) { return halves_column(slice, step); }
-  WeightStep weights(uint step) const { return {halves_of(q[step]), halves_of(q[step] >> 4)}; }
+  WeightStep weights(uint step) const {
+    return {halves_of(q[step], 8), halves_of(q[step] >> 4, 8)};
+  }
   float factor(uint) const { return float(scale); }
-  float offset(uint) const { return -8.0f * float(scale); }
+  float offset(uint) const { return 0.0f; }
 };
 
 inline Slice<BlockQ4_0> load_slice(device const BlockQ4_0* row, uint slice) {
@@ -138,7 +132,9 @@ struct Slice<BlockQ4_1> {
   half2 scales;
 
   static uint column(uint slice, uint step) { return halves_column(slice, step); }
-  WeightStep weights(uint step) const { return {halves_of(q[step]), halves_of(q[step] >> 4)}; }
+  WeightStep weights(uint step) const {
+    return {halves_of(q[step], 0), halves_of(q[step] >> 4, 0)};
+  }
   float factor(uint) const { return float(scales.x); }
   float offset(uint) const { return float(scales.y); }
 };
@@ -157,23 +153,23 @@ inline uint fifth_bits(uint bits) {
 
 // Step `step` of a slice of Q5_0 or Q5_1: bits 0 to 7 of `high` belong to the low halves and bits
 // 16 to 23 to the high ones.
-inline WeightStep five_bits(uint2 q, uint high, uint step) {
+inline WeightStep five_bits(uint2 q, uint high, uint step, uint bias) {
   const uint low = (q[step] & 0x0f0f0f0f) | fifth_bits(high >> (4 * step));
   const uint upper = (q[step] >> 4 & 0x0f0f0f0f) | fifth_bits(high >> (4 * step + 16));
-  return {bytes_of(low), bytes_of(upper)};
+  return {bytes_of(low, bias), bytes_of(upper, bias)};
 }
 
 template <>
 struct Slice<BlockQ5_0> {
-  enum : uint { kElements = 16, kSteps = 2, kGap = 16, kHasOffset = 1 };
+  enum : uint { kElements = 16, kSteps = 2, kGap = 16, kHasOffset = 0 };
   uint2 q;
   uint high;
   half scale;
 
   static uint column(uint slice, uint step) { return halves_column(slice, step); }
-  WeightStep weights(uint step) const { return five_bits(q, high, step); }
+  WeightStep weights(uint step) const { return five_bits(q, high, step, 16); }
   float factor(uint) const { return float(scale); }
-  float offset(uint) const { return -16.0f * float(scale); }
+  float offset(uint) const { return 0.0f; }
 };
 
 inline Slice<BlockQ5_0> load_slice(device const BlockQ5_0* row, uint slice) {
@@ -191,7 +187,7 @@ struct Slice<BlockQ5_1> {
   half2 scales;
 
   static uint column(uint slice, uint step) { return halves_column(slice, step); }
-  WeightStep weights(uint step) const { return five_bits(q, high, step); }
+  WeightStep weights(uint step) const { return five_bits(q, high, step, 0); }
   float factor(uint) const { return float(scales.x); }
   float offset(uint) const { return float(scales.y); }
 };
@@ -220,7 +216,7 @@ struct Slice<BlockQ2_K> {
   static uint column(uint slice, uint step) { return row_column(slice, step); }
   WeightStep weights(uint step) const {
     const uint2 two_bits = q >> (2 * step) & 0x03030303;
-    return {bytes_of(two_bits.x), bytes_of(two_bits.y)};
+    return {bytes_of(two_bits.x, 0), bytes_of(two_bits.y, 0)};
   }
   float factor(uint step) const { return float(super_scales.x) * float(scales[step] & 15); }
   float offset(uint step) const { return -float(super_scales.y) * float(scales[step] >> 4 & 15); }
@@ -239,7 +235,7 @@ inline Slice<BlockQ2_K> load_slice(device const BlockQ2_K* row, uint slice) {
 
 template <>
 struct Slice<BlockQ3_K> {
-  enum : uint { kElements = 32, kSteps = 4, kGap = 4, kHasOffset = 1 };
+  enum : uint { kElements = 32, kSteps = 4, kGap = 4, kHasOffset = 0 };
   uint2 q;
   uint2 high;   // bit r: row r of the group
   int4 scales;  // of each row
@@ -248,10 +244,10 @@ struct Slice<BlockQ3_K> {
   static uint column(uint slice, uint step) { return row_column(slice, step); }
   WeightStep weights(uint step) const {
     const uint2 bits = (q >> (2 * step) & 0x03030303) | (high >> step & 0x01010101) << 2;
-    return {bytes_of(bits.x), bytes_of(bits.y)};
+    return {bytes_of(bits.x, 4), bytes_of(bits.y, 4)};
   }
   float factor(uint step) const { return float(scale) * float(scales[step]); }
-  float offset(uint step) const { return -4.0f * factor(step); }
+  float offset(uint) const { return 0.0f; }
 };
 
 inline Slice<BlockQ3_K> load_slice(device const BlockQ3_K* row, uint slice) {
@@ -296,7 +292,7 @@ struct Slice<BlockQ4_K> {
   static uint column(uint slice, uint step) { return pair_column(slice, step); }
   WeightStep weights(uint step) const {
     const uint2 words = (step % 2 == 0 ? q.xy : q.zw) >> (step / 2 * 4);
-    return {halves_of(words.x), halves_of(words.y)};
+    return {halves_of(words.x, 0), halves_of(words.y, 0)};
   }
   float factor(uint step) const { return step < 2 ? scales.x : scales.z; }
   float offset(uint step) const { return step < 2 ? -scales.y : -scales.w; }
@@ -320,7 +316,7 @@ struct Slice<BlockQ5_K> {
     const uint2 words = (step % 2 == 0 ? q.xy : q.zw) >> (step / 2 * 4);
     const uint2 fifth = (step % 2 == 0 ? high.xy : high.zw) >> (step / 2) & 0x01010101;
     const uint2 bits = (words & 0x0f0f0f0f) | fifth << 4;
-    return {bytes_of(bits.x), bytes_of(bits.y)};
+    return {bytes_of(bits.x, 0), bytes_of(bits.y, 0)};
   }
   float factor(uint step) const { return step < 2 ? scales.x : scales.z; }
   float offset(uint step) const { return step < 2 ? -scales.y : -scales.w; }
@@ -335,7 +331,7 @@ inline Slice<BlockQ5_K> load_slice(device const BlockQ5_K* row, uint slice) {
 
 template <>
 struct Slice<BlockQ6_K> {
-  enum : uint { kElements = 32, kSteps = 4, kGap = 4, kHasOffset = 1 };
+  enum : uint { kElements = 32, kSteps = 4, kGap = 4, kHasOffset = 0 };
   uint4 low;  // xy: rows 0 and 2, zw: rows 1 and 3
   uint2 high;
   float4 scales;  // of each row
@@ -344,10 +340,10 @@ struct Slice<BlockQ6_K> {
   WeightStep weights(uint step) const {
     const uint2 words = (step % 2 == 0 ? low.xy : low.zw) >> (step / 2 * 4) & 0x0f0f0f0f;
     const uint2 bits = words | (high >> (2 * step) & 0x03030303) << 4;
-    return {bytes_of(bits.x), bytes_of(bits.y)};
+    return {bytes_of(bits.x, 32), bytes_of(bits.y, 32)};
   }
   float factor(uint step) const { return scales[step]; }
-  float offset(uint step) const { return -32.0f * scales[step]; }
+  float offset(uint) const { return 0.0f; }
 };
 
 inline Slice<BlockQ6_K> load_slice(device const BlockQ6_K* row, uint slice) {

@@ -65,11 +65,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def build_archive(options: argparse.Namespace) -> int:
-    units = [u for case in measure.cases(options.variant) for u in case.units()]
-    units += [u for plant in planted.plants() for u in plant.units]
+    units = [u for c in measure.cases(options.variant, options.only) for u in c.units()]
+    if options.only is None:
+        units += [u for plant in planted.plants() for u in plant.units]
     if options.recorded is not None:
         units += recorded(options.recorded)
-    elif options.tests:
+    elif options.only is None:
         with tempfile.TemporaryDirectory() as folder:
             build.record_tests(Path(folder))
             units += recorded(Path(folder))
@@ -83,15 +84,14 @@ def main() -> int:
     builder = commands.add_parser("build")
     builder.add_argument("archive", type=Path)
     builder.add_argument("--recorded", type=Path, help="a folder of METAL_RIG_RECORD")
-    builder.add_argument("--no-tests", dest="tests", action="store_false")
     builder.set_defaults(command=build_archive)
     runner = commands.add_parser("run")
     runner.add_argument("archive", type=Path)
     runner.add_argument("stages", nargs="*", choices=[*STAGES, []])
     runner.add_argument("--output", type=Path, default=Path())
-    runner.add_argument("--only", type=re.compile, help="a pattern of what to measure")
     runner.set_defaults(command=run)
     for command in (builder, runner):
+        command.add_argument("--only", type=re.compile, help="pattern: measure only these cases")
         command.add_argument(
             "--variant", action="append", default=[], metavar="LABEL=FOLDER", help="other shaders"
         )

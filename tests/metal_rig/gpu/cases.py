@@ -263,7 +263,7 @@ class Linear:
         error = relative_error(out.download(out_like), expected)
         moved = n_bytes + x.nbytes + out_like.nbytes
         operations = 2 * self.n_tokens * self.n_rows * self.n_cols
-        details = {"label": self.label, "n_tokens": self.n_tokens}
+        details = {"label": self.label, "tokens_per_pass": self.tokens_per_pass}
         name = self.dtype if self.n_tokens == 1 else f"{self.dtype}, {self.n_tokens} tokens"
         return Result("linear", name, moved, operations, seconds, error, details)
 
@@ -311,8 +311,9 @@ class Prefill:
         shape = (N_HEADS, N_KV_HEADS, n_columns, 0, 0, 0)
         params = struct.pack("6I2f", *shape, 1 / math.sqrt(HEAD_DIM), 0.0)
         arguments = [
-            q, *cache.buffers, Buffer.of(tables), positions, Buffer.of(items), out, Buffer.of(params)
-        ]  # fmt: skip
+            *(q, *cache.buffers, Buffer.of(tables), positions),
+            *(Buffer.of(items), out, Buffer.of(params)),
+        ]
         launch = kernel.launcher(arguments, (len(items), N_KV_HEADS, 1), THREADS)
         seconds = median_seconds([launch], 5)
         synchronize()

@@ -30,6 +30,7 @@ def variant_cases(label: str, shaders: Path) -> Iterator[Case]:
 def product_cases() -> Iterator[Case]:
     for dtype in LINEAR_TYPES:
         yield Linear(dtype)
+        yield Linear(dtype, tokens_per_pass=1)
     for dtype in ("F16", "Q4_K"):
         yield Linear(dtype, n_tokens=4)
     for batch, depth in BATCHES:
@@ -49,12 +50,13 @@ def product_cases() -> Iterator[Case]:
     yield Prefill()
 
 
-def cases(variants: list[str]) -> list[Case]:
-    """variants: label=folder each."""
+def cases(variants: list[str], only: re.Pattern[str] | None) -> list[Case]:
+    """variants: label=folder each. only: ceilings, and what the pattern finds."""
     found: list[Case] = [Ceiling("copy"), Ceiling("read"), *product_cases()]
     for variant in variants:
         label, folder = variant.split("=")
         found += variant_cases(label, Path(folder).resolve())
+    found = [c for c in found if not only or only.search(repr(c)) or isinstance(c, Ceiling)]
     # Those that share a pool of blocks follow each other.
     return sorted(found, key=lambda case: (isinstance(case, Decode), _pool(case)))
 
@@ -68,9 +70,7 @@ def _pool(case: Case) -> str:
 def measure(only: re.Pattern[str] | None, variants: list[str]) -> list[dict[str, Any]]:
     """A row for each case; one that fails has an error instead of figures."""
     rows: list[dict[str, Any]] = []
-    for case in cases(variants):
-        if only is not None and not only.search(repr(case)) and not isinstance(case, Ceiling):
-            continue
+    for case in cases(variants, only):
         start = time.monotonic()
         try:
             row = asdict(case.measure())

@@ -1,5 +1,5 @@
-// NVPTX target: where a kernel finds its arguments, float functions, literals. clang -x cuda, device
-// only, without CUDA's headers and library.
+// NVPTX target: where a kernel finds its arguments, float functions, literals. clang -x cuda,
+// device only, without CUDA's headers and library.
 #pragma once
 
 // The addresses that a launch gave to a kernel, by index of the argument table.

@@ -5,7 +5,7 @@ METAL_FUNC void* __msl_address(const __msl_lane* lane, int index) {
   return threadgroup ? lane->threadgroup_memory[index] : lane->buffers[index];
 }
 
-#define _MSL_TRIPLE(name)                                                                \
+#define _MSL_TRIPLE(name)                                                            \
   {(uint)__nvvm_read_ptx_sreg_##name##_x(), (uint)__nvvm_read_ptx_sreg_##name##_y(), \
    (uint)__nvvm_read_ptx_sreg_##name##_z()}
 
@@ -17,7 +17,7 @@ METAL_FUNC void __msl_builtin(const __msl_lane*, uint* triple) {
   const uint index = position[0] + threads[0] * (position[1] + threads[1] * position[2]);
   const uint n_threads = threads[0] * threads[1] * threads[2];
   for (int d = 0; d < 3; d++) {
-    triple[d] = kind == __msl_kind_thread_position_in_grid  ? group[d] * threads[d] + position[d]
+    triple[d] = kind == __msl_kind_thread_position_in_grid ? group[d] * threads[d] + position[d]
                 : kind == __msl_kind_threadgroup_position_in_grid     ? group[d]
                 : kind == __msl_kind_thread_position_in_threadgroup   ? position[d]
                 : kind == __msl_kind_threads_per_threadgroup          ? threads[d]

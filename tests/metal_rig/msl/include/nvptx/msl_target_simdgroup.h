@@ -1,9 +1,20 @@
-// NVPTX target: cross-lane functions as warp instructions. Each names all 32 lanes, as the rules for
-// shaders demand: uniform flow, no lane has returned.
+// NVPTX target: cross-lane functions as warp instructions. Each names all 32 lanes, as the rules
+// for shaders demand: uniform flow, no lane has returned.
 #pragma once
 #define _MSL_CROSS_LANE METAL_FUNC
 
 namespace metal {
+// Two halves at a time: the template's loop would become two instructions.
+typedef half __half_pair __attribute__((ext_vector_type(2)));
+#define _MSL_HALF_PAIR(op)                                                                       \
+  METAL_FUNC vec<half, 2> operator op(vec<half, 2> a, vec<half, 2> b) {                          \
+    return __builtin_bit_cast(                                                                   \
+        vec<half, 2>, __builtin_bit_cast(__half_pair, a) op __builtin_bit_cast(__half_pair, b)); \
+  }
+_MSL_HALF_PAIR(+)
+_MSL_HALF_PAIR(-)
+_MSL_HALF_PAIR(*)
+
 // With -D MSL_CHECK a kernel traps where part of a simdgroup asks for a cross-lane function, which
 // compute-sanitizer does not notice by itself.
 METAL_FUNC uint __all_lanes() {
@@ -26,11 +37,12 @@ METAL_FUNC T __exchange_words(T x, F exchange_word) {
   __builtin_memcpy(&x, words, sizeof(T));
   return x;
 }
-#define _MSL_SHUFFLE(name, ...)                                     \
-  template <class T>                                                \
-  METAL_FUNC T name(T x, ushort argument) {                         \
-    const uint mask = __all_lanes();                                \
-    return __exchange_words(x, [=](uint w) __attribute__((always_inline)) { return (uint)__VA_ARGS__; }); \
+#define _MSL_SHUFFLE(name, ...)                                                       \
+  template <class T>                                                                  \
+  METAL_FUNC T name(T x, ushort argument) {                                           \
+    const uint mask = __all_lanes();                                                  \
+    return __exchange_words(                                                          \
+        x, [=](uint w) __attribute__((always_inline)) { return (uint)__VA_ARGS__; }); \
   }
 _MSL_SHUFFLE(simd_shuffle, __nvvm_shfl_sync_idx_i32(mask, w, argument, 31))
 _MSL_SHUFFLE(simd_broadcast, __nvvm_shfl_sync_idx_i32(mask, w, argument, 31))
@@ -62,14 +74,14 @@ METAL_FUNC T simd_broadcast_first(T x) {
 }
 
 // A fixed tree: neighbours first.
-#define _MSL_REDUCTION(name, ...)                           \
-  template <class T>                                        \
-  METAL_FUNC T name(T a) {                                  \
-    _MSL_UNROLL for (int step = 1; step < 32; step *= 2) {  \
-      const T b = simd_shuffle_xor(a, (ushort)step);        \
-      a = (T)(__VA_ARGS__);                                 \
-    }                                                       \
-    return a;                                               \
+#define _MSL_REDUCTION(name, ...)                          \
+  template <class T>                                       \
+  METAL_FUNC T name(T a) {                                 \
+    _MSL_UNROLL for (int step = 1; step < 32; step *= 2) { \
+      const T b = simd_shuffle_xor(a, (ushort)step);       \
+      a = (T)(__VA_ARGS__);                                \
+    }                                                      \
+    return a;                                              \
   }
 _MSL_REDUCTION(simd_sum, a + b)
 _MSL_REDUCTION(simd_product, a* b)

@@ -1,0 +1,33 @@
+// Packed small integers as floats, two at a time by way of half: 0x6400 | x are the bits of the
+// half 1024 + x for x below 1024, so that an `and`, an `or` and an exact subtraction take the place
+// of conversions, which GPUs make at a fraction of that rate (Kim et al., "Who Says Elephants Can't
+// Run", 2022, do so for int4 and int8 weights).
+#pragma once
+#include <metal_stdlib>
+using namespace metal;
+
+// Both 16-bit halves of `bits`, less `bias`.
+METAL_FUNC float2 integers_of(uint bits, uint bias) {
+  return float2(as_type<half2>(bits ^ 0x64006400) - half2(half(1024 + bias)));
+}
+METAL_FUNC float4 interleaved(float2 even, float2 odd) {
+  return float4(even.x, odd.x, even.y, odd.y);
+}
+
+// Four bytes, less `bias`.
+METAL_FUNC float4 bytes_of(uint word, uint bias) {
+  return interleaved(integers_of(word & 0x00ff00ff, bias),
+                     integers_of(word >> 8 & 0x00ff00ff, bias));
+}
+
+// Four bytes with a sign. Turning the sign bit around adds 128.
+METAL_FUNC float4 signed_bytes_of(uint word) {
+  return interleaved(integers_of((word & 0x00ff00ff) ^ 0x00800080, 128),
+                     integers_of((word >> 8 & 0x00ff00ff) ^ 0x00800080, 128));
+}
+
+// The low halves of four bytes, less `bias`.
+METAL_FUNC float4 halves_of(uint word, uint bias) {
+  return interleaved(integers_of(word & 0x000f000f, bias),
+                     integers_of(word >> 8 & 0x000f000f, bias));
+}
