@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             if stage == "check":
                 results[stage] = check()
             elif stage == "measure":
-                results[stage] = measure.measure(options.only, options.variant)
+                results[stage] = measure.measure(options.variant, options.only, options.peers)
             else:
                 results[stage] = sanitize.sanitize()
         except Exception:  # the other stages are worth having
@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def build_archive(options: argparse.Namespace) -> int:
-    units = [u for c in measure.cases(options.variant, options.only) for u in c.units()]
+    cases = measure.cases(options.variant, options.only, options.peers)
+    units = [u for case in cases for u in case.units()]
     if options.only is None:
         units += [u for plant in planted.plants() for u in plant.units]
     if options.recorded is not None:
@@ -91,6 +92,7 @@ def main() -> int:
     runner.add_argument("--output", type=Path, default=Path())
     runner.set_defaults(command=run)
     for command in (builder, runner):
+        command.add_argument("--peers", type=Path, help="a folder with other projects' sources")
         command.add_argument("--only", type=re.compile, help="pattern: measure only these cases")
         command.add_argument(
             "--variant", action="append", default=[], metavar="LABEL=FOLDER", help="other shaders"

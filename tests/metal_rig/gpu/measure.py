@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metal_rig.gpu.cases import Case, Ceiling, Decode, Linear, Prefill
+from metal_rig.gpu.peers import peer_cases
 
 LINEAR_TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")
 BATCHES = ((1, 4096), (1, 32768), (16, 4096), (16, 32768), (64, 4096), (64, 32768))
@@ -20,7 +21,7 @@ BATCHES = ((1, 4096), (1, 32768), (16, 4096), (16, 32768), (64, 4096), (64, 3276
 def variant_cases(label: str, shaders: Path) -> Iterator[Case]:
     """Other versions of the shaders, side by side with those of the product."""
     for dtype in LINEAR_TYPES:
-        yield Linear(dtype, shaders=shaders, label=label)
+        yield Linear(dtype, tokens_per_pass=1, shaders=shaders, label=label)
     for batch, depth in ((1, 32768), (16, 4096), (64, 32768)):
         yield Decode(batch, depth, shaders=shaders, label=label)
     yield Decode(64, 32768, "q8_0", "q8_0", partition=512, shaders=shaders, label=label)
@@ -50,12 +51,16 @@ def product_cases() -> Iterator[Case]:
     yield Prefill()
 
 
-def cases(variants: list[str], only: re.Pattern[str] | None) -> list[Case]:
-    """variants: label=folder each. only: ceilings, and what the pattern finds."""
+def cases(
+    variants: list[str], only: re.Pattern[str] | None, peers: Path | None = None
+) -> list[Case]:
+    """variants: label=folder each. only: ceilings, and what the pattern finds. peers: a folder."""
     found: list[Case] = [Ceiling("copy"), Ceiling("read"), *product_cases()]
     for variant in variants:
         label, folder = variant.split("=")
         found += variant_cases(label, Path(folder).resolve())
+    if peers is not None:
+        found += peer_cases(peers, BATCHES)
     found = [c for c in found if not only or only.search(repr(c)) or isinstance(c, Ceiling)]
     # Those that share a pool of blocks follow each other.
     return sorted(found, key=lambda case: (isinstance(case, Decode), _pool(case)))
@@ -67,10 +72,12 @@ def _pool(case: Case) -> str:
     return f"{case.k_type} {case.block_size}" if isinstance(case, Decode) else ""
 
 
-def measure(only: re.Pattern[str] | None, variants: list[str]) -> list[dict[str, Any]]:
+def measure(
+    variants: list[str], only: re.Pattern[str] | None, peers: Path | None
+) -> list[dict[str, Any]]:
     """A row for each case; one that fails has an error instead of figures."""
     rows: list[dict[str, Any]] = []
-    for case in cases(variants, only):
+    for case in cases(variants, only, peers):
         start = time.monotonic()
         try:
             row = asdict(case.measure())

@@ -21,7 +21,15 @@ def _line(row: Mapping[str, Any], ceiling: float) -> str:
     details = row["details"]
     shape = " ".join(
         f"{name} {details[name]}"
-        for name in ("label", "block_size", "partition", "round", "window", "matrix", "tokens_per_pass")
+        for name in (
+            "label",
+            "block_size",
+            "partition",
+            "round",
+            "window",
+            "matrix",
+            "tokens_per_pass",
+        )
         if details.get(name)
     )
     if details.get("paged") is False:

@@ -242,7 +242,8 @@ class Rewriter:
         end = self._find(i, {";", "{", "=", "(", ")", ",", "*", "&"})
         declaration, attributes = split_attributes(self._through_attribute(i + 1))
         index = [a for a in attributes if a.startswith("function_constant(")]
-        if index and self.depth == 0:
+        is_parameter = any(a.startswith("buffer(") for a in attributes)  # there it is a condition
+        if index and self.depth == 0 and not is_parameter:
             *type_, name = [t.text for t in significant(declaration)]
             number = index[0].removeprefix("function_constant(").removesuffix(")")
             cpp_type = " ".join(type_)
