@@ -20,10 +20,13 @@ struct Slice;
 
 inline uint join(ushort low, ushort high) { return uint(low) | uint(high) << 16; }
 
-// Eight bytes at an address of even alignment.
-inline uint2 load_words(device const uchar* from) {
+// Four and eight bytes at an address of even alignment.
+inline uint load_word(device const uchar* from) {
   device const ushort* half_words = (device const ushort*)from;
-  return uint2(join(half_words[0], half_words[1]), join(half_words[2], half_words[3]));
+  return join(half_words[0], half_words[1]);
+}
+inline uint2 load_words(device const uchar* from) {
+  return uint2(load_word(from), load_word(from + 4));
 }
 
 // Plain numbers: rows of a multiple of eight.
@@ -84,12 +87,12 @@ inline Slice<BlockBF16> load_slice(device const BlockBF16* row, uint slice) {
 // Blocks of 32.
 
 template <>
-struct Slice<BlockQ8_0> {  // eight bytes
-  enum : uint { kElements = 8, kSteps = 1, kGap = 4, kHasOffset = 0 };
+struct Slice<BlockQ8_0> {  // twice four bytes, so that neighbours' columns of x are side by side
+  enum : uint { kElements = 8, kSteps = 1, kGap = 16, kHasOffset = 0 };
   uint2 q;
   half scale;
 
-  static uint column(uint slice, uint) { return slice * 8; }
+  static uint column(uint slice, uint) { return slice / 4 * 32 + slice % 4 * 4; }
   WeightStep weights(uint) const { return {signed_bytes_of(q.x), signed_bytes_of(q.y)}; }
   float factor(uint) const { return float(scale); }
   float offset(uint) const { return 0.0f; }
@@ -97,7 +100,8 @@ struct Slice<BlockQ8_0> {  // eight bytes
 
 inline Slice<BlockQ8_0> load_slice(device const BlockQ8_0* row, uint slice) {
   device const BlockQ8_0* block = row + slice / 4;
-  return {load_words((device const uchar*)block->q + slice % 4 * 8), block->scale};
+  device const uchar* q = (device const uchar*)block->q + slice % 4 * 4;
+  return {uint2(load_word(q), load_word(q + 16)), block->scale};
 }
 
 // Eight bytes of halves are 16 weights: step s takes the halves of four bytes, which are 16 columns

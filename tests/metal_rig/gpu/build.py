@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from metal_rig.gpu import kernels
@@ -38,10 +38,10 @@ def record_tests(folder: Path) -> None:
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
-def build(units: Iterable[Unit], archive: Path, n_workers: int = 2) -> int:
+def build(units: Iterable[Unit], archive: Path) -> int:
     """Compiles each unit once and writes the archive. Returns their number."""
     unique = {unit.key: unit for unit in units}
-    with ThreadPoolExecutor(n_workers) as executor:
+    with ProcessPoolExecutor() as executor:
         made = dict(zip(unique, executor.map(kernels.compile_unit, unique.values()), strict=True))
     archive.parent.mkdir(parents=True, exist_ok=True)
     kernels.write_archive(archive, made)

@@ -65,7 +65,8 @@ def without_barrier(source: str, offset: int) -> str:
 
 def barrier_plants(kernel: str) -> Iterator[Plant]:
     source = shader_source(SHADERS / f"{kernel}.metal")
-    start = source.index(f'#line 1 "{kernel}.metal"')
+    # Behind the headers: not every kernel uses all that they have.
+    start = source.rindex(f' "{kernel}.metal"')
     for i, match in enumerate(BARRIER.finditer(source, start)):
         text = without_barrier(source, match.start())
         yield Plant(

@@ -138,7 +138,6 @@ def problems(
         if not widths:
             found.append(f"{kernel.symbol}: no load of buffer {promise.buffer}")
         elif min(widths) < promise.least or max(widths) < promise.some:
-            found.append(
-                f"{kernel.symbol}: loads of buffer {promise.buffer} have {sorted(set(widths))} bytes"
-            )
+            bytes_ = sorted(set(widths))
+            found.append(f"{kernel.symbol}: loads of buffer {promise.buffer} have {bytes_} bytes")
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+SHOWN = ("label", "block_size", "partition", "round", "window", "matrix", "tokens_per_pass")
+
 
 def copy_rate(results: Mapping[str, Any]) -> float:
     """Bytes per second of the copy that the same run measured."""
