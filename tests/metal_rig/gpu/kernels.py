@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from metal_rig import toolchain
 from metal_rig.gpu import assembler, ptx
 from metal_rig.msl.compiler import compile_metal
 from metal_rig.msl.recording import Unit
@@ -60,7 +61,7 @@ def _archive(file: str) -> zipfile.ZipFile:
 
 
 def find(unit: Unit) -> Compiled:
-    """The unit's kernel. Raises KeyError for one that the archive does not hold."""
+    """The unit's kernel, compiled here if no archive has it. Raises KeyError without clang."""
     file = os.environ.get(ARCHIVE_VARIABLE)
     if file is None:
         return compile_unit(unit)
@@ -68,6 +69,8 @@ def find(unit: Unit) -> Compiled:
     try:
         header = json.loads(archive.read(f"{unit.key}.json"))
     except KeyError:
+        if not toolchain.missing_packages(toolchain.MSL_PACKAGES):
+            return compile_unit(unit)
         raise KeyError(
             f"[gpu] {unit.kernel} with {dict(unit.constants)} is not in {file}: build it again"
         ) from None
