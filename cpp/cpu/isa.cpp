@@ -4,6 +4,11 @@
 
 #include "core/error.h"
 
+#if defined(QUARREL_HAVE_NEON)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace quarrel::cpu {
 
 namespace portable {
@@ -22,6 +27,11 @@ namespace neon {
 extern const KernelTable kTable;
 }
 #endif
+#if defined(QUARREL_HAVE_NEON_DOTPROD)
+namespace neon_dotprod {
+extern const KernelTable kTable;
+}
+#endif
 
 namespace {
 
@@ -37,7 +47,10 @@ std::vector<const KernelTable*> runnable() {
   if (avx2) tables.push_back(&avx2::kTable);
 #endif
 #if defined(QUARREL_HAVE_NEON)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) tables.push_back(&neon_dotprod::kTable);
   tables.push_back(&neon::kTable);
+#elif defined(QUARREL_HAVE_NEON_DOTPROD)
+  tables.push_back(&neon_dotprod::kTable);
 #endif
   tables.push_back(&portable::kTable);
   return tables;

@@ -15,6 +15,9 @@
 #elif defined(QUARREL_ISA_AVX2)
 #define QUARREL_ISA avx2
 #include "cpu/simd/avx2_int.h"
+#elif defined(QUARREL_ISA_NEON_DOTPROD)
+#define QUARREL_ISA neon_dotprod
+#include "cpu/simd/neon_int.h"
 #elif defined(QUARREL_ISA_NEON)
 #define QUARREL_ISA neon
 #include "cpu/simd/neon_int.h"
