@@ -55,7 +55,8 @@ def _run(arguments: argparse.Namespace, model: str, workload: str) -> dict[str, 
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     report: dict[str, Any] = json.loads(out)
     kept = ("model", "workload", "seconds", "steps", "tokens", "busy", "hot_spots")
-    return {"flags": " ".join(flags[2:]), **{key: report[key] for key in kept}}
+    shown = [Path(model).name if flag == model else flag for flag in flags[2:]]
+    return {"flags": " ".join(shown), **{key: report[key] for key in kept}}
 
 
 def _table(run: dict[str, Any]) -> list[str]:
