@@ -216,11 +216,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--depth", type=int, nargs="*", default=[4096], help="tokens, any number")
     parser.add_argument("--decode", type=int, default=128, help="tokens of the decode row")
     parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of a prefill row")
+    parser.add_argument("--rows", default="", help="only rows whose name contains this")
     parser.add_argument("--isa", default="auto", help="instruction set of our side")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
 
-    works = plan(options.depth, options.decode, min(options.prompt, PROMPT))
+    planned = plan(options.depth, options.decode, min(options.prompt, PROMPT))
+    works = [work for work in planned if options.rows in work.name]
+    if not works:
+        parser.error(f"no row has {options.rows!r} in its name")
     ours = Ours(options.model, options.threads, works, options.isa)
     theirs = None
     if options.llamacpp is not None:

@@ -23,3 +23,14 @@ def test_our_side(tiny_model_path: Callable[[str], Path], tmp_path: Path) -> Non
         len(row["output_hash"]) == 12 for row in record["rows"] if row["work"]["kind"] != "start"
     )
     assert record["memory"]["resident_bytes"] > record["memory"]["weights"]
+
+
+def test_chosen_rows(tiny_model_path: Callable[[str], Path]) -> None:
+    command = [sys.executable, str(SCRIPT), str(tiny_model_path("llama3")), "--repeat", "1"]
+    sizes = ["--depth", "64", "--decode", "8", "--prompt", "16"]
+    some = subprocess.run(
+        [*command, *sizes, "--rows", "at depth"], check=True, timeout=120, capture_output=True
+    )
+    assert len(some.stdout.decode().splitlines()) == 4  # model, head, two rows
+    none = subprocess.run([*command, "--rows", "no such"], timeout=120, capture_output=True)
+    assert none.returncode == 2
