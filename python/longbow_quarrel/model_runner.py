@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_ROWS_BETWEEN_RELEASES = 16  # a release takes up to 80 us
+
 
 class StepLogits:
     """Logits [n_rows, vocab_size] of a step, valid until the next.
@@ -95,6 +97,7 @@ class ModelRunner:
             config.cache, dataclasses.replace(self.plan.cache_config, ledger=self.ledger)
         )
         self._tokens = tokens_for(self.cache)
+        self._n_rows_read = 0  # of the file's table of embeddings, since its pages were given back
         self.storage = self.device.allocate_kv(
             self.program,
             config.block_size,
@@ -201,7 +204,17 @@ class ModelRunner:
         )
         for sequence, part in zip(sequences, parts, strict=True):
             self.cache.commit(sequence, self._tokens(part))
+        self._give_back_pages(sum(map(len, parts)))
         return logits
+
+    def _give_back_pages(self, n_rows: int) -> None:
+        """The CPU reads embeddings from the file; each row may bring 2 MB where the system caches
+        files in large pieces, which would add up to a second copy of the table. A GPU reads all
+        weights there."""
+        self._n_rows_read += n_rows
+        if self._n_rows_read >= _ROWS_BETWEEN_RELEASES and isinstance(self.device, _core.CpuDevice):
+            self._n_rows_read = 0
+            self.file.release_pages()
 
     def best_ids(self) -> memoryview | None:
         """The tokens with the largest logits of each row of the last step, in their
