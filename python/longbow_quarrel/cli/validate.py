@@ -84,6 +84,8 @@ def validate(
 
     load_plugins(plugin or [])
     names = _chosen("--only", only, list(CHECKS))
+    if write_baseline is not None and "speed" not in names:
+        raise UsageError("--write-baseline needs the check named speed.")
     chosen = _chosen("--strategies", strategies, cache.strategies())
     stored = Baseline.packaged() if baseline is None else Baseline.read(baseline)
     if reference is not None and model is None:
@@ -173,10 +175,10 @@ def _store(path: Path, stored: object, subject: Subject, found: Report) -> None:
         for model in found.models
         for check in model.checks
         if check.name == "speed"
-        for row in check.facts["rows"]
+        for row in check.facts.get("rows", ())
     )
     if not rows:
-        raise UsageError("--write-baseline needs the check named speed.")
+        raise UsageError("The check named speed measured nothing; no baseline was written.")
     before = Baseline.read(path) if path.exists() else stored
     assert isinstance(before, Baseline)
     machine = describe_machine(make_device(subject.config))
