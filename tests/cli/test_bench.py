@@ -52,26 +52,26 @@ def test_csv_and_markdown(cli: Run, llama3: Path) -> None:
 
 
 def test_a_plug_in_is_measured(cli: Run, llama3: Path, tmp_path: Path) -> None:
-    plugin = tmp_path / "stack.py"
+    plugin = tmp_path / "pile.py"
     plugin.write_text(
         "from longbow_quarrel.cache import register_strategy\n"
         "from longbow_quarrel.strategy import BlockStrategy\n"
-        "class Stack(BlockStrategy):\n"
+        "class Pile(BlockStrategy):\n"
         "    def __init__(self, config):\n"
-        "        super().__init__('stack', config)\n"
+        "        super().__init__('pile', config)\n"
         "        self.free = list(range(self.n_total))\n"
         "    def take(self, n):\n"
         "        return [self.free.pop() for _ in range(n)] if n <= len(self.free) else None\n"
         "    def give_back(self, blocks):\n"
         "        self.free += blocks\n"
-        "register_strategy('stack', Stack)\n"
+        "register_strategy('pile', Pile)\n"
     )
     sizes = ("-p", "8", "-n", "4", "-d", "20", "-b", "2", "-r", "2", "-t", "1", "-o", "json")
     rows = [
         json.loads(cli("bench", "-m", llama3, *sizes, *more).out)
-        for more in ((), ("--plugin", plugin, "--cache", "stack"))
+        for more in ((), ("--plugin", plugin, "--cache", "pile"))
     ]
-    assert rows[1][0]["cache"] == "stack"
+    assert rows[1][0]["cache"] == "pile"
     assert [r["result_hash"] for r in rows[0]] == [r["result_hash"] for r in rows[1]]
 
 
