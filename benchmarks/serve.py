@@ -257,7 +257,8 @@ async def arrival(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
     rng = random.Random(_SEED)
     chunk = arguments.chunk
     length = str(arguments.prompt + 64)
-    flags = ["--max-num-batched-tokens", str(chunk), "--max-num-seqs", "32", "-c", length]
+    flags = ["--max-num-batched-tokens", str(chunk), "--max-mixed-prefill-tokens", str(chunk)]
+    flags += ["--max-num-seqs", "32", "-c", length]
     with ServerProcess(arguments.model, arguments.threads, flags) as server:
         known = _tokens(rng, arguments, arguments.prompt)
         alone = await complete(server.port, known, 1)

@@ -87,6 +87,21 @@ def test_a_prompt_in_chunks_never_holds_up_those_who_decode(tiny_llm):
     assert observer.phases == {"prefill", "mixed", "decode"}
 
 
+def test_prompts_take_small_chunks_only_while_others_decode(tiny_llm):
+    llm = tiny_llm("qwen3", max_num_batched_tokens=32, max_mixed_prefill_tokens=5, cache="paged")
+    engine = llm.engine
+    [decoding] = engine.add([5, 6], greedy(4))
+    engine.step()
+    [long] = engine.add([7] * 100, greedy(2))
+    computed = []
+    while long.finish_reason is None:
+        before = long.n_computed
+        engine.step()
+        computed.append(long.n_computed - before)
+    assert decoding.finish_reason == "length"
+    assert computed == [5, 5, 5, 32, 32, 21, 1]
+
+
 def test_more_sequences_than_tokens_of_a_step_still_take_turns(tiny_llm):
     llm = tiny_llm("qwen3", max_num_batched_tokens=3, max_num_seqs=8, cache="paged")
     requests = [r for i in range(8) for r in llm.engine.add([5 + i], greedy(5))]

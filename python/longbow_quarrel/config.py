@@ -87,6 +87,12 @@ class EngineConfig(Section):
     max_num_batched_tokens: int = Field(
         512, ge=1, description="Tokens of a step: the largest prefill chunk."
     )
+    max_mixed_prefill_tokens: int = Field(
+        16,
+        ge=1,
+        description="Prompt tokens of a step in which other texts decode: more of them answer a "
+        "prompt sooner and make the others wait.",
+    )
     memory_limit: Size = Field(
         "auto",
         gt=0,

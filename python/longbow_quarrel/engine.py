@@ -52,6 +52,7 @@ class Engine:
             self.runner.cache,
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=self.runner.max_tokens,
+            max_mixed_prefill_tokens=config.max_mixed_prefill_tokens,
             observer=EngineObserver(),
         )
         self.snapshots = Snapshots(self.runner)

@@ -102,7 +102,7 @@ class EngineThread:
     def cancel(self, requests: Sequence[Request]) -> None:
         """End requests before the next step; nothing happens to those that have ended."""
         for request in requests:
-            self._commands.put(lambda request=request: self.engine.cancel(request))  # type: ignore[misc]
+            self._commands.put(partial(self.engine.cancel, request))
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Run a function in the engine's thread, between two steps."""

@@ -36,9 +36,10 @@ class Scheduler:
 
     Running requests that decode take one token each, so no prefill can make them wait longer than
     a step; prompts are cut into chunks that fill what the budget leaves (Agrawal et al.,
-    "Sarathi-Serve", 2024). When blocks run out the newest running request is preempted: it gives
-    its blocks back, waits in front of all others, and computes its tokens again. Nobody starves:
-    the oldest running request is never preempted for another, and nobody overtakes in the queue.
+    "Sarathi-Serve", 2024), small ones while others decode, who wait for them. When blocks run out
+    the newest running request is preempted: it gives its blocks back, waits in front of all
+    others, and computes its tokens again. Nobody starves: the oldest running request is never
+    preempted for another, and nobody overtakes in the queue.
 
     Several texts of one prompt compute it once: a leader computes, its followers fork.
     """
@@ -49,6 +50,7 @@ class Scheduler:
         *,
         max_num_seqs: int,
         max_num_batched_tokens: int,
+        max_mixed_prefill_tokens: int,
         observer: EngineObserver,
     ) -> None:
         self._cache = cache
@@ -56,6 +58,7 @@ class Scheduler:
         # Each running request must get its token in every step.
         self._max_running = min(max_num_seqs, max_num_batched_tokens)
         self._max_num_batched_tokens = max_num_batched_tokens
+        self._max_mixed_prefill_tokens = max_mixed_prefill_tokens
         self.observer = observer
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # oldest first
@@ -71,11 +74,14 @@ class Scheduler:
         Those that decode come first.
         """
         self._admit()
-        budget = self._max_num_batched_tokens
         chunks: list[ScheduledChunk] = []
-        decodes_first = sorted(self.running, key=lambda r: r.n_tokens - r.n_computed > 1)
-        for request in decodes_first:
-            n = min(request.n_tokens - request.n_computed, budget)
+        missing = [(r.n_tokens - r.n_computed, r) for r in self.running]
+        single = [pair for pair in missing if pair[0] == 1]  # those that decode
+        budget = self._max_num_batched_tokens
+        if single:
+            budget = min(budget, len(single) + self._max_mixed_prefill_tokens)
+        for n_missing, request in single + [pair for pair in missing if pair[0] > 1]:
+            n = min(n_missing, budget)
             if n == 0:
                 break
             # A preempted request has no sequence; it may be one that was scheduled before.

@@ -264,6 +264,7 @@ class _ArmScheduler(Scheduler):
             arm.runner.cache,
             max_num_seqs=arm.config.max_num_seqs,
             max_num_batched_tokens=arm.runner.max_tokens,
+            max_mixed_prefill_tokens=arm.config.max_mixed_prefill_tokens,
             observer=EngineObserver(),
         )
         scheduler.rescue = rescue
