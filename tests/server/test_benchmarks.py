@@ -27,9 +27,9 @@ def serve(*arguments: object) -> dict[str, object]:
 
 def test_load_with_callers_who_hang_up():
     report = serve(
-        *("load", "--clients", 24, "--seconds", 4, "--warm-up", 1, "--tasks", 16),
+        *("load", "--clients", 40, "--seconds", 4, "--warm-up", 1, "--tasks", 16),
         *("--longest-prompt", 90, "--longest-answer", 60, "--kv-cache-memory", "64KiB"),
-        *("--max-num-seqs", 8, "--max-queue", 2),
+        *("--max-num-seqs", 8, "--max-queue", 1),
     )
     bounds = report["bounds"]
     # Seconds are too short to tell a leak of memory from warming up.
