@@ -95,7 +95,9 @@ class Attention:
     @property
     def decode_memory(self) -> str:
         """Threadgroup memory: the argument, and each simdgroup's largest scores or sums."""
-        argument = f"attention_decode_memory({self.head_dim}, {self.group}, kAttentionRound)"
+        sizes = f"{self.head_dim}, {self.group}, kAttentionRound"
+        has_scales = f"kv_has_scales({KV_TYPES[self.k_type]})"
+        argument = f"attention_decode_memory({sizes}, {has_scales})"
         return f"{argument} + kAttentionSimdgroups * kAttentionMaxGroup * 4"
 
     def expressions(self) -> list[str]:

@@ -11,210 +11,9 @@
 // attention_decode_reduce: joins partitions in ascending order; needed when max_slots > 1.
 //   grid: threadgroups (ceil(n_heads / kAttentionSimdgroups), n_items); threads: kAttentionThreads
 // Function constants: all of AttentionConstant; the reduction needs head_dim and partition.
-#include "attention.h"
-#include "kv_tile.h"
-
-constant uint kPartition [[function_constant(kConstantPartition)]];
-constant uint kRound [[function_constant(kConstantRound)]];
-
-// A lane owns eight elements of a head; kLanes lanes read a token, and a simdgroup reads kSubsets
-// tiles of eight tokens at a time.
-constant uint kLanes = kHeadDim <= 64 ? 8 : kHeadDim <= 128 ? 16 : 32;
-constant uint kSubsets = 32 / kLanes;
-
-// Literal bounds, so that arrays over heads become registers before kGroup is known.
-#define EACH_HEAD(g)                                                                \
-  _Pragma("clang loop unroll(full)") for (uint g = 0; g < uint(kAttentionMaxGroup); \
-                                          ++g) if (g < kGroup)
-
-// What a lane keeps per query head.
-struct Scores {
-  float v[kAttentionMaxGroup];
-};
-struct Rows {
-  KVChunk v[kAttentionMaxGroup];
-};
-
-inline void mask_all(thread Scores& scores) {
-#pragma unroll(8)
-  for (uint g = 0; g < uint(kAttentionMaxGroup); ++g) scores.v[g] = kMasked;
-}
-
-// Where a lane works.
-struct Lane {
-  uint index;
-  uint simdgroup;
-  uint thread_index;
-  uint subset;  // which of its simdgroup's tiles
-  uint chunk;   // which elements of the head; beyond the head for lanes without work
-};
-
-// The K or V of one KV head and sequence.
-struct HeadCache {
-  device const uchar* cache;
-  device const int* blocks;  // the sequence's row of the block tables
-  ulong block_bytes;
-};
-
-// Tokens of one round that a query sees.
-struct Round {
-  uint begin;    // position of its first token
-  uint n_steps;  // of kSubsets tiles each
-  uint position;
-  uint window;
-  uint sinks;
-};
-
-inline uint step_tokens() { return kSubsets * kKVTileTokens; }
-
-inline bool is_step_visible(thread const Round& round, uint step) {
-  return any_visible(round.begin + step * step_tokens(), step_tokens(), round.position,
-                     round.window, round.sinks);
-}
-
-// Tokens that are not visible come as zeros; where none is, nothing is read.
-template <typename Tile>
-inline void load_tile(thread Tile& tile, thread const HeadCache& from, uint type, uint base,
-                      uint chunk, uint visible) {
-  if (visible == 0 || chunk >= kHeadDim / kKVChunk) return;
-  const ulong block = uint(from.blocks[base / kBlockSize]);
-  KVPlace place;
-  kv_place(place, from.cache + block * from.block_bytes, type, base % kBlockSize, chunk);
-  kv_load(tile, place);
-  if (visible != 0xff) kv_keep(tile, visible);
-}
-
-// Written out with fma, so that no compiler has a choice.
-inline float dot8(thread const KVChunk& a, thread const KVChunk& b) {
-  float sum = a.lo.x * b.lo.x;
-  sum = fma(a.lo.y, b.lo.y, sum);
-  sum = fma(a.lo.z, b.lo.z, sum);
-  sum = fma(a.lo.w, b.lo.w, sum);
-  sum = fma(a.hi.x, b.hi.x, sum);
-  sum = fma(a.hi.y, b.hi.y, sum);
-  sum = fma(a.hi.z, b.hi.z, sum);
-  return fma(a.hi.w, b.hi.w, sum);
-}
-
-// Adds across lanes that differ in bit `step`: into x those of x for lanes without the bit, those
-// of y for lanes with it.
-inline void exchange(thread Scores& x, thread const Scores& y, uint lane, ushort step) {
-  const bool upper = (lane & step) != 0;
-  EACH_HEAD(g) {
-    const float kept = upper ? y.v[g] : x.v[g];
-    x.v[g] = kept + simd_shuffle_xor(upper ? x.v[g] : y.v[g], step);
-  }
-}
-
-// This lane's part of the scores of token t + (lane & 1).
-template <typename Tile>
-inline void score_pair(thread Scores& to, thread const Tile& tile, thread const Rows& q, uint t,
-                       uint lane) {
-  KVChunk first;
-  KVChunk second;
-  kv_chunk(first, tile, t);
-  kv_chunk(second, tile, t + 1);
-  Scores other;
-  EACH_HEAD(g) {
-    to.v[g] = dot8(q.v[g], first) * kv_scale(tile, t);
-    other.v[g] = dot8(q.v[g], second) * kv_scale(tile, t + 1);
-  }
-  exchange(to, other, lane, 1);
-}
-
-// The scores of token (lane & 7) of the subset's tile.
-template <typename Tile>
-inline void score_tile(thread Scores& scores, thread const Tile& tile, thread const Rows& q,
-                       uint lane) {
-  Scores second;
-  score_pair(scores, tile, q, 0, lane);
-  score_pair(second, tile, q, 2, lane);
-  exchange(scores, second, lane, 2);
-  Scores third;
-  score_pair(third, tile, q, 4, lane);
-  score_pair(second, tile, q, 6, lane);
-  exchange(third, second, lane, 2);
-  exchange(scores, third, lane, 4);
-  EACH_HEAD(g) {
-    if (kLanes > 8) scores.v[g] += simd_shuffle_xor(scores.v[g], 8);
-    if (kLanes > 16) scores.v[g] += simd_shuffle_xor(scores.v[g], 16);
-  }
-}
-
-// Scores of this simdgroup's tiles of a round, to `scores`; in `largest` that of each head.
-template <typename Tile>
-inline void score_round(thread Scores& largest, thread const HeadCache& k, thread const Rows& q,
-                        thread const Round& round, float softcap, thread const Lane& lane,
-                        threadgroup float4* scores) {
-  for (uint step = lane.simdgroup; step < round.n_steps; step += kAttentionSimdgroups) {
-    const uint token = (step * kSubsets + lane.subset) * kKVTileTokens;
-    const uint visible =
-        visible_tokens(round.begin + token, round.position, round.window, round.sinks);
-    Scores s;
-    mask_all(s);
-    if (is_step_visible(round, step)) {
-      Tile tile = {};
-      load_tile(tile, k, kKType, round.begin + token, lane.chunk, visible);
-      score_tile(s, tile, q, lane.index);
-    }
-    const uint own = lane.index % kKVTileTokens;
-    const bool is_visible = (visible >> own & 1) != 0;
-    EACH_HEAD(g) {
-      s.v[g] = is_visible ? capped(s.v[g], softcap) : kMasked;
-      largest.v[g] = max(largest.v[g], s.v[g]);
-    }
-    if (lane.chunk < uint(kKVTileTokens)) {
-      scores[token + own] = float4(s.v[0], s.v[1], s.v[2], s.v[3]);
-      if (kGroup > 4) scores[kRound + token + own] = float4(s.v[4], s.v[5], s.v[6], s.v[7]);
-    }
-  }
-}
-
-// Adds the values of this simdgroup's tiles, weighted, to `sums`.
-template <typename Tile>
-inline void add_values(thread Rows& sums, thread const HeadCache& v, thread const Round& round,
-                       thread const Lane& lane, threadgroup const float4* weights) {
-  for (uint step = lane.simdgroup; step < round.n_steps; step += kAttentionSimdgroups) {
-    if (!is_step_visible(round, step)) continue;
-    const uint token = (step * kSubsets + lane.subset) * kKVTileTokens;
-    const uint visible =
-        visible_tokens(round.begin + token, round.position, round.window, round.sinks);
-    Tile tile = {};
-    load_tile(tile, v, kVType, round.begin + token, lane.chunk, visible);
-#pragma unroll(8)
-    for (uint t = 0; t < 8; ++t) {
-      KVChunk value;
-      kv_chunk(value, tile, t);
-      const float4 low = weights[token + t];
-      const float4 high = kGroup > 4 ? weights[kRound + token + t] : float4(0);
-      EACH_HEAD(g) {
-        const float weight = (g < 4 ? low[g % 4] : high[g % 4]) * kv_scale(tile, t);
-        sums.v[g].lo = fma(float4(weight), value.lo, sums.v[g].lo);
-        sums.v[g].hi = fma(float4(weight), value.hi, sums.v[g].hi);
-      }
-    }
-  }
-}
-
-// Calls a template with the tile of a KVType.
-#define WITH_TILE(type, function, ...)   \
-  switch (type) {                        \
-    case kKVF32:                         \
-      function<KVTileF32>(__VA_ARGS__);  \
-      break;                             \
-    case kKVF16:                         \
-      function<KVTileF16>(__VA_ARGS__);  \
-      break;                             \
-    case kKVBF16:                        \
-      function<KVTileBF16>(__VA_ARGS__); \
-      break;                             \
-    case kKVQ8_0:                        \
-      function<KVTileQ8>(__VA_ARGS__);   \
-      break;                             \
-    default:                             \
-      function<KVTileQ4>(__VA_ARGS__);   \
-      break;                             \
-  }
+#include "decode_keys.h"
+#include "decode_lanes.h"
+#include "decode_values.h"
 
 // The largest of each head over the threadgroup, given to every lane. Ends the writing of scores.
 inline void threadgroup_largest(thread Scores& scores, thread const Lane& lane,
@@ -256,8 +55,7 @@ inline void weigh_round(thread Scores& total, thread const Round& round,
                         threadgroup float4* scores) {
   const float4 low = float4(largest.v[0], largest.v[1], largest.v[2], largest.v[3]);
   const float4 high = float4(largest.v[4], largest.v[5], largest.v[6], largest.v[7]);
-  const uint n_tokens = round.n_steps * step_tokens();
-  for (uint i = lane.thread_index; i < n_tokens; i += kAttentionThreads) {
+  for (uint i = round.first + lane.thread_index; i < round.end; i += kAttentionThreads) {
     const float4 weights = exp2(scores[i] - low);
     scores[i] = weights;
     float4 more = float4(0);
@@ -266,32 +64,6 @@ inline void weigh_round(thread Scores& total, thread const Round& round,
       scores[kRound + i] = more;
     }
     EACH_HEAD(g) total.v[g] += g < 4 ? weights[g % 4] : more[g % 4];
-  }
-}
-
-// The queries of this lane's chunk, in units of log2(e). Heads beyond n_heads repeat the last one.
-inline void load_queries(thread Rows& rows, device const float* q, uint n_heads, float scale,
-                         uint chunk) {
-  if (chunk >= kHeadDim / kKVChunk) return;
-  EACH_HEAD(g) {
-    device const float4* row =
-        (device const float4*)(q + min(g, n_heads - 1) * kHeadDim) + chunk * 2;
-    rows.v[g].lo = row[0] * (scale * M_LOG2E_F);
-    rows.v[g].hi = row[1] * (scale * M_LOG2E_F);
-  }
-}
-
-// Adds the sums of a simdgroup's subsets; every subset then has the total.
-inline void add_subsets(thread Rows& sums) {
-  EACH_HEAD(g) {
-    if (kLanes < 16) {
-      sums.v[g].lo += simd_shuffle_xor(sums.v[g].lo, 8);
-      sums.v[g].hi += simd_shuffle_xor(sums.v[g].hi, 8);
-    }
-    if (kLanes < 32) {
-      sums.v[g].lo += simd_shuffle_xor(sums.v[g].lo, 16);
-      sums.v[g].hi += simd_shuffle_xor(sums.v[g].hi, 16);
-    }
   }
 }
 
@@ -331,6 +103,47 @@ inline void write_sums(thread const Rows& sums, thread const Scores& factors,
   }
 }
 
+// The same of matrices: scale groups of 32 elements, one of each simdgroup's at a time. `factor` is
+// that of the lane's row.
+inline void write_matrix_sums(thread MatrixSums& sums, float factor, thread const Destination& to,
+                              thread const Lane& lane, thread const MatrixPlace& place,
+                              threadgroup float4* shared) {
+  const uint n = kKVScaleGroup / 4;
+  const uint rows = kIsSplit ? 1 : 2;  // of a head
+  threadgroup float4* own = shared + (lane.simdgroup * 8 + place.row) * n + place.pair * 2;
+#pragma unroll(2)
+  for (uint group = 0; group < uint(kValueGroups); ++group) {
+    float2 x[kPairsOfChunk];
+#pragma unroll(4)
+    for (uint i = 0; i < uint(kPairsOfChunk); ++i) {
+      x[i].x = sums.v[4 * group + i].thread_elements()[0] * factor;
+      x[i].y = sums.v[4 * group + i].thread_elements()[1] * factor;
+    }
+    own[0] = float4(x[0].x, x[1].x, x[0].y, x[1].y);
+    own[1] = float4(x[2].x, x[3].x, x[2].y, x[3].y);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint i = lane.thread_index; i < kValueParts * kGroup * n; i += kAttentionThreads) {
+      const uint part = i / (kGroup * n);
+      const uint head = i / n % kGroup;
+      float4 total = float4(0);
+      for (uint j = part; j < uint(kAttentionSimdgroups); j += kValueParts)
+        for (uint row = head * rows; row < (head + 1) * rows; ++row)
+          total += shared[(j * 8 + row) * n + i % n];
+      const uint at = (part * kValueGroups + group) * n + i % n;
+      if (head < to.n_heads && at < kHeadDim / 4)
+        ((device float4*)(to.sums + head * to.stride))[at] = total;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+}
+
+// One of a lane's values, for a head that only the GPU knows.
+inline float of_head(thread const Scores& values, uint head) {
+  float value = 0.0f;
+  EACH_HEAD(g) value = g == head ? values.v[g] : value;
+  return value;
+}
+
 // The partition that a token's slot stands for: those of the sinks come first.
 inline uint partition_of_slot(uint slot, uint position, uint window, uint sinks) {
   const uint n_sink_slots = attention_sink_slots(position, window, sinks, kPartition);
@@ -367,47 +180,89 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   const uint first_of_ratio = place.y % n_splits * kGroup;
   const uint n_heads = min(ratio - first_of_ratio, kGroup);
   const ulong first_head = ulong(token) * params.n_heads + kv_head * ratio + first_of_ratio;
+  device const float* own_q = q + first_head * kHeadDim;
+  const bool by_matrices_k = kv_has_scales(kKType);
+  const bool by_matrices_v = kv_has_scales(kVType);
+  MatrixPlace at = {0, 0, 0, 0};
+  if (by_matrices_k || by_matrices_v) {
+    find_place(at, (threadgroup half*)shared + simdgroup * 68, lane_index);
+  }
   Rows queries = {};
-  load_queries(queries, q + first_head * kHeadDim, n_heads, params.scale, lane.chunk);
+  MatrixQueries matrix_queries;
+  if (by_matrices_k) {
+    threadgroup uint4* stage =
+        (threadgroup uint4*)shared + attention_score_bytes(kHeadDim, kGroup, kRound) / 16;
+    store_queries(matrix_queries, stage, own_q, n_heads, params.scale, lane, at);
+    matrix_queries.softcap = params.softcap;
+  } else {
+    load_queries(queries, own_q, n_heads, params.scale, lane.chunk);
+  }
+  // Before scores replace what told the places.
+  if (by_matrices_k || by_matrices_v) threadgroup_barrier(mem_flags::mem_threadgroup);
 
   device const int* blocks = block_tables + ulong(items[place.z].sequence) * params.max_blocks;
   const uint k_bytes = kv_head_bytes(kKType, kHeadDim, kBlockSize);
   const uint v_bytes = kv_head_bytes(kVType, kHeadDim, kBlockSize);
-  const HeadCache k = {k_cache + ulong(kv_head) * k_bytes, blocks,
-                       ulong(params.n_kv_heads) * k_bytes};
-  const HeadCache v = {v_cache + ulong(kv_head) * v_bytes, blocks,
-                       ulong(params.n_kv_heads) * v_bytes};
+  const HeadCache k = {k_cache + ulong(kv_head) * k_bytes, blocks, params.n_kv_heads * k_bytes};
+  const HeadCache v = {v_cache + ulong(kv_head) * v_bytes, blocks, params.n_kv_heads * v_bytes};
 
   Scores largest;
   mask_all(largest);
   Scores total = {};
   Rows sums = {};
+  simdgroup_float8x8 matrices[kSums];
+  MatrixSums matrix_sums = {matrices, 1.0f};
+  if (by_matrices_v) start_sums(matrix_sums);
   const uint begin = partition_of_slot(slot, position, params.window, params.sinks) * kPartition;
   for (uint i = 0; i < kPartition; i += kRound) {
     if (!any_visible(begin + i, kRound, position, params.window, params.sinks)) continue;
-    const uint n_tokens = min(kRound, position + 1 - (begin + i));
-    const Round round = {begin + i, (n_tokens + step_tokens() - 1) / step_tokens(), position,
-                         params.window, params.sinks};
+    Round round;
+    make_round(round, begin + i, position, params.window, params.sinks);
     Scores found;
     mask_all(found);
-    WITH_TILE(kKType, score_round, found, k, queries, round, params.softcap, lane, shared)
+    switch (kKType) {
+      case kKVQ8_0:
+        score_round_by_matrices<2>(found, k, matrix_queries, round, lane, at,
+                                   (threadgroup float*)shared);
+        break;
+      case kKVQ4_0:
+        score_round_by_matrices<4>(found, k, matrix_queries, round, lane, at,
+                                   (threadgroup float*)shared);
+        break;
+      default:
+        WITH_TILE(kKType, score_round, found, k, queries, round, params.softcap, lane, shared)
+    }
     threadgroup_largest(found, lane, partial);
+    Scores rescale = {};
     EACH_HEAD(g) {
       const float next = max(largest.v[g], found.v[g]);
-      const float factor = exp2(largest.v[g] - next);
+      rescale.v[g] = exp2(largest.v[g] - next);
       largest.v[g] = next;
-      total.v[g] *= factor;
-      sums.v[g].lo *= factor;
-      sums.v[g].hi *= factor;
+      total.v[g] *= rescale.v[g];
+      sums.v[g].lo *= rescale.v[g];
+      sums.v[g].hi *= rescale.v[g];
     }
+    if (by_matrices_v) scale_sums(matrix_sums, of_head(rescale, head_of_row(at.row)));
     weigh_round(total, round, largest, lane, shared);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    WITH_TILE(kVType, add_values, sums, v, round, lane, shared)
-    // A simdgroup's next scores replace weights that it alone has read.
-    simdgroup_barrier(mem_flags::mem_threadgroup);
+    switch (kVType) {
+      case kKVQ8_0:
+        add_values_by_matrices<2>(matrix_sums, v, round, lane, at, (threadgroup float*)shared);
+        break;
+      case kKVQ4_0:
+        add_values_by_matrices<4>(matrix_sums, v, round, lane, at, (threadgroup float*)shared);
+        break;
+      default:
+        WITH_TILE(kVType, add_values, sums, v, round, lane, shared)
+    }
+    if (by_matrices_v || step_tokens(kKType) != step_tokens(kVType)) {
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+    } else {
+      // A simdgroup's next scores replace weights that it alone has read.
+      simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
   }
 
-  add_subsets(sums);
   threadgroup_total(total, lane, partial);
   Scores factors;
   EACH_HEAD(g) factors.v[g] = n_slots == 1 ? 1.0f / total.v[g] : 1.0f;
@@ -417,7 +272,14 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   const Destination to = {
       n_slots == 1 ? out + first_head * kHeadDim : partials + first_row * kHeadDim,
       n_slots == 1 ? kHeadDim : ulong(params.max_slots) * kHeadDim, n_heads};
-  write_sums(sums, factors, to, lane, shared);
+  if (by_matrices_v) {
+    const float factor = matrix_sums.limit / kLargestWeight;
+    write_matrix_sums(matrix_sums, of_head(factors, head_of_row(at.row)) * factor, to, lane, at,
+                      shared);
+  } else {
+    add_subsets(sums);
+    write_sums(sums, factors, to, lane, shared);
+  }
   if (n_slots == 1 || lane.thread_index != 0) return;
   EACH_HEAD(g) {
     if (g < n_heads)

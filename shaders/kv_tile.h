@@ -1,4 +1,5 @@
-// Reading K and V: eight tokens by eight elements per lane, in loads of 16 bytes (kv_layout.h).
+// Reading K and V: eight tokens by eight elements per lane, in loads of 16 bytes (kv_layout.h), or
+// the eight elements of one token.
 #pragma once
 #include "attention.h"
 #include "small_integers.h"
@@ -13,19 +14,10 @@ struct KVTileF16 {
 struct KVTileBF16 {
   uint4 words[8];
 };
-struct KVTileQ8 {
-  uint4 words[4];
-  uint4 scales;  // eight halfs
-};
-struct KVTileQ4 {
-  uint4 words[2];
-  uint4 scales;
-};
 
 // Where a lane finds its chunk: `data` in the tile's first word, words `stride` apart.
 struct KVPlace {
   device const uint4* data;
-  device const uint4* scales;
   uint stride;
 };
 
@@ -33,8 +25,6 @@ struct KVPlace {
 inline void kv_place(thread KVPlace& place, device const uchar* run, uint type, uint token,
                      uint chunk) {
   place.data = (device const uint4*)(run + kv_chunk_offset(type, kHeadDim, token, chunk));
-  place.scales = (device const uint4*)(run + kv_scale_offset(type, kHeadDim, kBlockSize, token,
-                                                             chunk * kKVChunk / kKVScaleGroup));
   place.stride = kHeadDim / kKVChunk;
 }
 
@@ -53,16 +43,6 @@ inline void kv_load(thread KVTileBF16& tile, thread const KVPlace& from) {
 #pragma unroll(8)
   for (uint i = 0; i < 8; ++i) tile.words[i] = from.data[i * from.stride];
 }
-inline void kv_load(thread KVTileQ8& tile, thread const KVPlace& from) {
-#pragma unroll(4)
-  for (uint i = 0; i < 4; ++i) tile.words[i] = from.data[i * from.stride];
-  tile.scales = from.scales[0];
-}
-inline void kv_load(thread KVTileQ4& tile, thread const KVPlace& from) {
-#pragma unroll(2)
-  for (uint i = 0; i < 2; ++i) tile.words[i] = from.data[i * from.stride];
-  tile.scales = from.scales[0];
-}
 
 // Empties the tokens whose bit in `keep` is not set: memory that nobody wrote may hold a NaN.
 inline void kv_keep(thread KVTileF32& tile, uint keep) {
@@ -79,19 +59,6 @@ inline void kv_keep(thread KVTileBF16& tile, uint keep) {
 #pragma unroll(8)
   for (uint i = 0; i < 8; ++i)
     if ((keep >> i & 1) == 0) tile.words[i] = uint4(0);
-}
-// Any integers do where the scale is 0.
-inline uint4 kept_scales(uint4 scales, uint keep) {
-#pragma unroll(4)
-  for (uint i = 0; i < 4; ++i)
-    scales[i] &= (keep >> 2 * i & 1 ? 0xffffu : 0u) | (keep >> 2 * i & 2 ? 0xffff0000u : 0u);
-  return scales;
-}
-inline void kv_keep(thread KVTileQ8& tile, uint keep) {
-  tile.scales = kept_scales(tile.scales, keep);
-}
-inline void kv_keep(thread KVTileQ4& tile, uint keep) {
-  tile.scales = kept_scales(tile.scales, keep);
 }
 
 // The elements of a token, from the bits of one chunk.
@@ -119,11 +86,8 @@ inline void chunk_q4(thread KVChunk& to, uint word) {
   to.lo = halves_of(word, 8);
   to.hi = halves_of(word >> 4, 8);
 }
-inline float scale_of(uint4 scales, uint token) {
-  return float(as_type<half2>(scales[token / 2])[token % 2]);
-}
 
-// Token t of a tile, as numbers that kv_scale() multiplies; t is a literal once loops are unrolled.
+// Token t of a tile of a type without scales; t is a literal once loops are unrolled.
 inline void kv_chunk(thread KVChunk& to, thread const KVTileF32& tile, uint t) {
   chunk_f32(to, tile.words[2 * t], tile.words[2 * t + 1]);
 }
@@ -133,22 +97,9 @@ inline void kv_chunk(thread KVChunk& to, thread const KVTileF16& tile, uint t) {
 inline void kv_chunk(thread KVChunk& to, thread const KVTileBF16& tile, uint t) {
   chunk_bf16(to, tile.words[t]);
 }
-inline void kv_chunk(thread KVChunk& to, thread const KVTileQ8& tile, uint t) {
-  const uint4 word = tile.words[t / 2];
-  chunk_q8(to, t % 2 == 0 ? word.xy : word.zw);
-}
-inline void kv_chunk(thread KVChunk& to, thread const KVTileQ4& tile, uint t) {
-  chunk_q4(to, tile.words[t / 4][t % 4]);
-}
 
-// Applied to a sum of products, of which there are fewer than elements.
-inline float kv_scale(thread const KVTileF32&, uint) { return 1.0f; }
-inline float kv_scale(thread const KVTileF16&, uint) { return 1.0f; }
-inline float kv_scale(thread const KVTileBF16&, uint) { return 1.0f; }
-inline float kv_scale(thread const KVTileQ8& tile, uint t) { return scale_of(tile.scales, t); }
-inline float kv_scale(thread const KVTileQ4& tile, uint t) { return scale_of(tile.scales, t); }
-
-// The same from memory, for kernels that read single tokens: `run` is the head's run of the block.
+// The same of any type from memory, for kernels that read single tokens: `run` is the head's run of
+// the block.
 inline void kv_load_chunk(thread KVChunk& to, device const uchar* run, uint type, uint token,
                           uint chunk) {
   device const uchar* from = run + kv_chunk_offset(type, kHeadDim, token, chunk);

@@ -138,13 +138,19 @@ inline constexpr quarrel_uint attention_slots(quarrel_uint position, quarrel_uin
          attention_begin(position, window) / partition;
 }
 
-// Bytes of attention_decode's threadgroup memory (argument 0): scores of a round, four heads to a
-// float4, and later two heads' sums of every simdgroup.
+// Bytes of attention_decode's threadgroup memory (argument 0). First scores of a round, four heads
+// to a float4, and later sums of every simdgroup: of two heads, or of eight rows of 32 elements.
+inline constexpr quarrel_uint attention_score_bytes(quarrel_uint head_dim, quarrel_uint group,
+                                                    quarrel_uint round) {
+  quarrel_uint n = kAttentionSimdgroups * 8 * 32 * 4;
+  n = kAttentionSimdgroups * 2 * head_dim * 4 > n ? kAttentionSimdgroups * 2 * head_dim * 4 : n;
+  return (group + 3) / 4 * round * 16 > n ? (group + 3) / 4 * round * 16 : n;
+}
+// Then, where K has scales, queries as matrices of half: of four heads twice, or of eight.
 inline constexpr quarrel_uint attention_decode_memory(quarrel_uint head_dim, quarrel_uint group,
-                                                      quarrel_uint round) {
-  return (group + 3) / 4 * round * 16 > kAttentionSimdgroups * 2 * head_dim * 4
-             ? (group + 3) / 4 * round * 16
-             : kAttentionSimdgroups * 2 * head_dim * 4;
+                                                      quarrel_uint round, bool has_scales) {
+  return attention_score_bytes(head_dim, group, round) +
+         (has_scales ? (head_dim + 31) / 32 * 512 * (group > 4 ? 2 : 1) : 0);
 }
 
 // Keys of a tile of attention_prefill, whose matrices have elements of `element_bytes`.

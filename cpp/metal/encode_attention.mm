@@ -27,6 +27,7 @@ class AttentionEncoder final : public OpEncoder {
     partition_ = attention_partition(kv_type(layout.k_dtype), kv_type(layout.v_dtype),
                                      static_cast<quarrel_uint>(layer_.head_dim),
                                      static_cast<quarrel_uint>(split_.group));
+    has_scales_ = kv_has_scales(kv_type(layout.k_dtype));
     constants.push_back({kConstantPartition, std::uint32_t{partition_}});
     constants.push_back({kConstantRound, std::uint32_t{kAttentionRound}});
     decode_ = &setup_.pipeline("attention_decode", "attention_decode", constants);
@@ -93,9 +94,9 @@ class AttentionEncoder final : public OpEncoder {
         .write(kDecodePartials, partials.values)
         .write(kDecodePartialSums, partials.sums)
         .params(kDecodeParams, p)
-        .threadgroup_bytes(
-            0, attention_decode_memory(static_cast<quarrel_uint>(layer_.head_dim),
-                                       static_cast<quarrel_uint>(split_.group), kAttentionRound))
+        .threadgroup_bytes(0, attention_decode_memory(static_cast<quarrel_uint>(layer_.head_dim),
+                                                      static_cast<quarrel_uint>(split_.group),
+                                                      kAttentionRound, has_scales_))
         .dispatch({max_slots, layer_.n_kv_heads * split_.n_splits, items.n}, {kAttentionThreads});
     if (max_slots == 1) return;  // written to the output already
     step.encoder.use(*reduce_)
@@ -130,6 +131,7 @@ class AttentionEncoder final : public OpEncoder {
   const KVLayer& layer_;
   HeadSplit split_;
   quarrel_uint partition_ = 0;  // tokens
+  bool has_scales_ = false;     // K
   const Pipeline* decode_ = nullptr;
   const Pipeline* reduce_ = nullptr;
   const Pipeline* prefill_ = nullptr;

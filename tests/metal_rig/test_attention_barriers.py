@@ -19,6 +19,7 @@ HIDDEN = {("attention_decode", "simdgroup")}
 SHAPES = (
     Shape(head_dim=256, n_heads=16, round=32),
     Shape(n_heads=8, block_size=8, round=32),
+    Shape(n_heads=8, k_type="q4_0", v_type="q8_0"),
 )
 
 

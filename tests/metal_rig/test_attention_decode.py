@@ -50,6 +50,7 @@ def test_query_heads_per_kv_head(ratio: int) -> None:
 @pytest.mark.parametrize("block_size", [8, 16, 24, 32, 256])
 def test_lengths_around_edges(block_size: int) -> None:
     check(Shape(block_size=block_size, v_type="q8_0"), EDGES)
+    check(Shape(block_size=block_size, k_type="q4_0", v_type="q4_0"), EDGES)
 
 
 @pytest.mark.parametrize(("partition", "round_"), [(64, 64), (96, 32), (512, 512), (1024, 256)])
@@ -67,6 +68,7 @@ def test_many_partitions_are_joined_in_passes() -> None:
 )
 def test_window_and_sinks(window: int, sinks: int) -> None:
     check(Shape(window=window, sinks=sinks, head_dim=128), EDGES)
+    check(Shape(window=window, sinks=sinks, k_type="q4_0", v_type="q8_0"), EDGES)
 
 
 @pytest.mark.parametrize("softcap", [0.5, 30.0])
@@ -86,11 +88,29 @@ def test_large_scores_do_not_overflow() -> None:
     np.testing.assert_allclose(run_decode(batch), batch.expected(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("ratio", [4, 6])
+def test_magnitudes_of_integers(dtype: str, ratio: int) -> None:
+    """Scales from the least to large, in any order; queries that are small, and none at all."""
+    shape = Shape(n_heads=ratio, n_kv_heads=1, k_type=dtype, v_type=dtype)
+    sequences = [random_sequence(shape, 150, 1, seed) for seed in range(4)]
+    for i, s in enumerate(sequences):
+        s.v *= np.float32(10) ** np.linspace(-4, 4, len(s.v), dtype=np.float32)[:, None, None]
+        s.q *= (1.0, 1e-6, 0.0, 3.0)[i]
+        if i % 2:
+            s.v = np.ascontiguousarray(s.v[::-1])
+    batch = Batch(shape, sequences)
+    error = np.abs(run_decode(batch) - batch.expected())
+    assert error.max() < 3e-6 * np.abs(batch.expected()).max()
+
+
 def bits(batch: Batch) -> bytes:
     return run_decode(batch, order="forward").tobytes()
 
 
-@pytest.mark.parametrize("types", [("f16", "f16"), ("q4_0", "bf16"), ("f32", "q8_0")])
+@pytest.mark.parametrize(
+    "types", [("f16", "f16"), ("q4_0", "bf16"), ("f32", "q8_0"), ("q8_0", "q4_0"), ("q4_0", "q4_0")]
+)
 def test_the_cache_does_not_change_bits(types: tuple[str, str]) -> None:
     """Contiguous, paged, any block size, and a window that still holds everything."""
     shape = Shape(k_type=types[0], v_type=types[1])
@@ -111,7 +131,7 @@ def test_blocks_that_left_the_window_are_not_read() -> None:
 
 
 def test_the_batch_does_not_change_bits() -> None:
-    shape = Shape(n_heads=6, k_type="q8_0")
+    shape = Shape(n_heads=6, k_type="q8_0", v_type="q4_0")
     sequences = [random_sequence(shape, n, 1, n) for n in EDGES]
     together = run_decode(Batch(shape, sequences), order="forward")
     for i, sequence in enumerate(sequences):
@@ -163,7 +183,8 @@ def test_layout_and_params_compile_for_the_host() -> None:
         "static_assert(kv_head_bytes(kKVQ8_0, 80, 8) == 8 * 80 + 8 * 3 * 2);\n"
         "static_assert(kv_head_bytes(kKVQ4_0, 128, 32) == 32 * 64 + 32 * 4 * 2);\n"
         "static_assert(attention_slots(99, 0, 0, 64) == 2 && attention_slots(99, 8, 4, 32) == 3);\n"
-        "static_assert(attention_decode_memory(128, 8, 512) == 16384);\n"
+        "static_assert(attention_decode_memory(128, 8, 512, false) == 16384);\n"
+        "static_assert(attention_decode_memory(80, 4, 32, true) == 4096 + 3 * 512);\n"
     )
     flags = ["-std=c++20", "-x", "c++", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     result = subprocess.run(

@@ -182,7 +182,7 @@ class Decode:
         for buffer in (out, partials, sums):
             buffer.fill(NAN)
         queries, table_buffer = Buffer.of(q), Buffer.of(tables)
-        memory = decode_memory(HEAD_DIM, GROUP, self.round)
+        memory = decode_memory(HEAD_DIM, GROUP, self.k_type, self.round)
         launches = []
         for i in range(n_sets):
             table = table_buffer.address + i * self.batch * n_columns * 4

@@ -19,6 +19,9 @@ WEIGHT_LOADS = {
     "Q4_1": (4, 4), "Q5_0": (2, 2), "Q5_1": (8, 8), "Q2_K": (4, 4), "Q3_K": (1, 2),
     "Q4_K": (16, 16), "Q5_K": (16, 16), "Q6_K": (1, 2),
 }  # fmt: skip
+# A decoding lane's: integers in words of 16 bytes, the scales of 2 or 4 tokens (of 4 or 8 for V);
+# queries as floats of columns.
+DECODE_LOADS = {"q8_0": (4, 8), "q4_0": (8, 16)}
 # A chunk of a prefill's key; the least is a scale's, where there is one.
 CHUNK_LOADS = {"f32": (16, 16), "f16": (16, 16), "bf16": (16, 16), "q8_0": (2, 8), "q4_0": (2, 4)}
 
@@ -58,19 +61,23 @@ def attention_constants(
     return {i: np.uint32(v) for i, v in enumerate(values)}
 
 
-def decode_memory(head_dim: int, group: int, round_: int = 128) -> int:
+def decode_memory(head_dim: int, group: int, k_type: str = "f16", round_: int = 128) -> int:
     """attention_decode_memory() of params.h."""
-    return max(-(-group // 4) * round_ * 16, 4 * 2 * head_dim * 4)
+    scores = max(-(-group // 4) * round_ * 16, 4 * 2 * head_dim * 4, 4 * 8 * 32 * 4)
+    queries = -(-head_dim // 32) * 512 * (1 if group <= 4 else 2)
+    return scores + (queries if k_type in ("q8_0", "q4_0") else 0)
 
 
 def attention_decode(head_dim: int, k_type: str, v_type: str, group: int) -> Specialisation:
-    wide = tuple(Promise(buffer, least=16, some=16) for buffer in (0, 1, 2))
+    least = (DECODE_LOADS.get(k_type, (16,))[0], DECODE_LOADS.get(v_type, (16, 16))[1])
+    queries = Promise(0, 4, 4) if k_type in DECODE_LOADS else Promise(0, 16, 16)
+    wide = (queries, *(Promise(i, n, 16) for i, n in enumerate(least, 1)))
     return Specialisation(
         "attention_decode",
         attention_constants(head_dim, 16, k_type, v_type, group),
         ("attention_decode", "attention_decode_reduce"),
         {"attention_decode": wide, "attention_decode_reduce": (Promise(0, 16, 16),)},
-        decode_memory(head_dim, group),
+        decode_memory(head_dim, group, k_type),
     )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
@@ -23,6 +24,11 @@ from metal_rig.shaders import SHADERS, shader_source
 
 PLANTED = Path(__file__).parents[1] / "testdata" / "planted.metal"
 SHAPE = Shape(head_dim=128, n_heads=8, block_size=8, partition=64, round=32)
+# Lanes of floats, and matrices that take other numbers of tokens of K and of V at once.
+SHAPES = {
+    "attention_decode": (SHAPE, dataclasses.replace(SHAPE, k_type="q4_0", v_type="q8_0")),
+    "attention_prefill": (SHAPE,),
+}
 BARRIER = re.compile(r"\b(?:threadgroup|simdgroup)_barrier\(")
 
 
@@ -40,14 +46,15 @@ class Plant:
 def run_attention(kernel: str, text: str | None = None, table_error: bool = False) -> None:
     """The kernel on ragged sequences, with another source or a block table that is wrong."""
     is_decode = kernel == "attention_decode"
-    sequences = [random_sequence(SHAPE, n, 1 if is_decode else 20, n) for n in (150, 60)]
-    batch = Batch(SHAPE, sequences)
-    if table_error:
-        batch.tables[0, 1] = batch.tables.max() + 1
-    if text is not None:
-        library = Library(text, SHAPE.constants)
-        attention_runner.library = lambda *_: library  # type: ignore[assignment]
-    run_decode(batch) if is_decode else run_prefill(batch, "half")
+    for shape in SHAPES[kernel]:
+        sequences = [random_sequence(shape, n, 1 if is_decode else 20, n) for n in (150, 60)]
+        batch = Batch(shape, sequences)
+        if table_error:
+            batch.tables[0, 1] = batch.tables.max() + 1
+        if text is not None:
+            library = Library(text, shape.constants)
+            attention_runner.library = lambda *_, made=library: made  # type: ignore[assignment]
+        run_decode(batch) if is_decode else run_prefill(batch, "half")
 
 
 def attention_units(kernel: str, text: str) -> tuple[Unit, ...]:
@@ -55,7 +62,9 @@ def attention_units(kernel: str, text: str) -> tuple[Unit, ...]:
         "attention_decode": ("attention_decode", "attention_decode_reduce"),
         "attention_prefill": ("attention_prefill_half_128",),
     }[kernel]
-    return tuple(Unit(text, name, SHAPE.constants, {}) for name in names)
+    return tuple(
+        Unit(text, name, shape.constants, {}) for shape in SHAPES[kernel] for name in names
+    )
 
 
 def without_barrier(source: str, offset: int) -> str:

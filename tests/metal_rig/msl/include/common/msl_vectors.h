@@ -32,6 +32,12 @@ constexpr void __append(D* to, int& i, vec<T, N> v) {
   for (int k = 0; k < N; k++) to[i++] = (D)v.__s[k];
 }
 
+// A target may have conversions of its own.
+template <class T, class U, int N>
+constexpr void __convert(vec<T, N>& to, vec<U, N> from) {
+  for (int i = 0; i < N; i++) to.__s[i] = (T)from.__s[i];
+}
+
 #define _MSL_UNROLL _Pragma("clang loop unroll(full)")
 #define _MSL_EACH for (int i = 0; i < N; i++)
 
@@ -46,7 +52,7 @@ constexpr void __append(D* to, int& i, vec<T, N> v) {
   constexpr vec(S value) : vec((T)value) {}                                                        \
   template <class U, class = enable_if_t<!is_same_v<U, T>>>                                        \
   explicit constexpr vec(vec<U, N> v) : __s{} {                                                    \
-    _MSL_EACH __s[i] = (T)v.__s[i];                                                                \
+    __convert(*this, v);                                                                           \
   }                                                                                                \
   template <class U>                                                                               \
   explicit constexpr vec(packed_vec<U, N> v) : __s{} {                                             \

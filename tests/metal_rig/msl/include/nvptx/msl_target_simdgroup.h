@@ -14,6 +14,20 @@ typedef half __half_pair __attribute__((ext_vector_type(2)));
 _MSL_HALF_PAIR(+)
 _MSL_HALF_PAIR(-)
 _MSL_HALF_PAIR(*)
+METAL_FUNC vec<half, 2> max(vec<half, 2> a, vec<half, 2> b) {
+  return __builtin_bit_cast(vec<half, 2>,
+                            __builtin_elementwise_max(__builtin_bit_cast(__half_pair, a),
+                                                      __builtin_bit_cast(__half_pair, b)));
+}
+METAL_FUNC vec<half, 2> fma(vec<half, 2> a, vec<half, 2> b, vec<half, 2> c) {
+  return __builtin_bit_cast(vec<half, 2>,
+                            __builtin_elementwise_fma(__builtin_bit_cast(__half_pair, a),
+                                                      __builtin_bit_cast(__half_pair, b),
+                                                      __builtin_bit_cast(__half_pair, c)));
+}
+METAL_FUNC void __convert(vec<half, 2>& to, vec<float, 2> from) {
+  to = __builtin_bit_cast(vec<half, 2>, __nvvm_ff2f16x2_rn(from.__s[1], from.__s[0]));
+}
 
 // With -D MSL_CHECK a kernel traps where part of a simdgroup asks for a cross-lane function, which
 // compute-sanitizer does not notice by itself.
@@ -113,24 +127,28 @@ METAL_FUNC bool simd_is_first() { return __msl_lane_index() == 0; }
 METAL_FUNC void threadgroup_barrier(mem_flags) { __syncthreads(); }
 METAL_FUNC void simdgroup_barrier(mem_flags) { __nvvm_bar_warp_sync(__all_lanes()); }
 
-// NVIDIA's layout, not Apple's: a source that looks into thread_elements() needs the CPU.
+// NVIDIA's layout, not Apple's: a source that looks into thread_elements() has to find out which
+// lane holds what, as by loading a matrix of indices.
 METAL_FUNC void __msl_matrix_place(uint lane, uint& row, uint& column) {
   row = lane / 4;
   column = lane % 4 * 2;
 }
 // Half matrices use the upper half of a 16 x 8 x 8 product of the tensor cores, whose sums are in
-// float. Float ones are multiplied exactly, through shuffles.
+// float; what the lower half multiplies and adds is left open, so that no register is prepared for
+// it. Float ones are multiplied exactly, through shuffles.
+METAL_FUNC uint __bits_of(vec<half, 2> x) {  // by way of a vector, of which no half is moved
+  return __builtin_bit_cast(uint, __half_pair{x.__s[0], x.__s[1]});
+}
 METAL_FUNC vec<float, 2> __msl_matrix_multiply(vec<half, 2> a, vec<half, 2> b, vec<float, 2> c) {
   uint transposed;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
-      : "=r"(transposed)
-      : "r"(__builtin_bit_cast(uint, b)));
-  float unused[2];
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(__bits_of(b)));
+  float unused[2], any[2];
+  uint lower;
   asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
-      "{%7, %8, %9, %9};"
+      "{%7, %8, %9, %10};"
       : "=f"(c.__s[0]), "=f"(c.__s[1]), "=f"(unused[0]), "=f"(unused[1])
-      : "r"(__builtin_bit_cast(uint, a)), "r"(0), "r"(transposed), "f"(c.__s[0]), "f"(c.__s[1]),
-        "f"(0.0f));
+      : "r"(__bits_of(a)), "r"(lower), "r"(transposed), "f"(c.__s[0]), "f"(c.__s[1]), "f"(any[0]),
+        "f"(any[1]));
   return c;
 }
 template <class TA, class TB>

@@ -1,0 +1,130 @@
+// Decode attention over q8_0 and q4_0 K or V, by products of 8x8 matrices of half: a fraction of
+// the instructions per element that lanes of floats need.
+//
+// The integers are exact in half, products of matrices add in float, and scales multiply sums of
+// products (K) or weights (V). What is left to round, queries and weights, goes in as two halves
+// that keep 22 bits together (Markidis et al., "NVIDIA Tensor Core Programmability, Performance &
+// Precision", 2018): the eight rows are four heads twice; of more heads, two matrices are added.
+//
+// A lane holds one row and two neighbouring columns of a matrix. Its row picks the word of 16 bytes
+// that it reads, so which tokens, its columns which chunk of a scale group. Taken two at a time the
+// word's integers are the lane's elements of kTokens * 4 matrices: nothing moves between lanes.
+#pragma once
+#include "decode_state.h"
+
+enum MatrixShape : int {
+  kMaxScaleGroups = kKVMaxHeadDim / kKVScaleGroup,
+  kPairsOfChunk = kKVChunk / 2,
+};
+constant uint kScaleGroups = kv_scale_groups(kHeadDim);
+constant bool kIsSplit = kGroup > 4;  // the two halves of queries and weights are two matrices
+
+#define EACH_SCALE_GROUP(s)                                                      \
+  _Pragma("clang loop unroll(full)") for (uint s = 0; s < uint(kMaxScaleGroups); \
+                                          ++s) if (s < kScaleGroups)
+
+// The row of a matrix of which a lane has columns 2 * pair and 2 * pair + 1.
+struct MatrixPlace {
+  uint row;
+  uint pair;
+  uint bits_1024;  // of two halves
+  uint bits_1152;
+};
+
+// Which lane has which elements is the GPU's secret: a matrix that holds its own indices tells.
+// `stage` is the simdgroup's, 68 elements. The last ones keep constants from the compiler: with
+// their bits in registers, a mask and an `or` are one instruction where instructions hold one
+// constant.
+inline void find_place(thread MatrixPlace& place, threadgroup half* stage, uint lane) {
+  stage[2 * lane] = half(2 * lane);
+  stage[2 * lane + 1] = half(2 * lane + 1);
+  if (lane < 4) stage[64 + lane] = half(lane < 2 ? 1024 : 1152);
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  simdgroup_half8x8 indices;
+  simdgroup_load(indices, stage, 8);
+  const uint first = uint(indices.thread_elements()[0]);
+  place.row = first / 8 % 8;
+  place.pair = first / 2 % 4;
+  place.bits_1024 = ((threadgroup const uint*)stage)[32];
+  place.bits_1152 = ((threadgroup const uint*)stage)[33];
+}
+
+inline void set_elements(thread simdgroup_half8x8& matrix, half2 elements) {
+  (thread half2&)matrix.thread_elements() = elements;
+}
+
+// The first of the two heads that a lane's elements of a row of scores belong to; they belong to
+// one where halves share a matrix.
+inline uint first_head(thread const MatrixPlace& place) {
+  return kIsSplit ? 2 * place.pair : place.pair;
+}
+
+// Elements pair_element(i) and pair_element(i) + 2 of a token's chunk: the bits of the half 1024,
+// with x in them, are those of 1024 + x.
+inline uint pair_element(uint i) { return i / 2 * 4 + i % 2; }
+template <uint kTokens>
+inline half2 word_pair(uint4 word, uint token, uint i, thread const MatrixPlace& place) {
+  if (kTokens == 2) {  // q8_0: turning the sign bit around adds 128
+    const uint bits = word[2 * token + i / 2] >> i % 2 * 8;
+    return as_type<half2>((bits & 0x00ff00ff) ^ place.bits_1152) - half2(half(1024 + 128));
+  }
+  const uint bits = word[token] >> i % 2 * 8;
+  if (i < 2) return as_type<half2>((bits & 0x000f000f) | place.bits_1024) - half2(half(1024 + 8));
+  return fma(as_type<half2>((bits & 0x00f000f0) | place.bits_1024), half2(half(0.0625f)),
+             half2(half(-1024 / 16 - 8)));
+}
+
+// A power of two that is at most x, and above x / 2; 0 for 0.
+inline float power_of_two(float x) { return as_type<float>(as_type<uint>(x) & 0x7f800000); }
+inline float inverse_power(float power) {
+  return as_type<float>(0x7f000000 - as_type<uint>(power));
+}
+
+// Where a lane reads kTokens tokens of the round from `token` on, a multiple. In place of a tile
+// that the query does not see, whose block may be gone, it is the query's own: what lies there is
+// masked, and what is read ahead after the round is not used.
+template <uint kTokens, bool kIsWhole>
+inline uint place_of(thread const Round& round, uint token) {
+  const uint own = round.position / kTokens * kTokens;
+  if (kIsWhole) return min(round.begin + token, own);
+  return visible_bits(round, token & ~7u) != 0 ? round.begin + token : own;
+}
+
+// A place in the cache whose block is looked up a step before it is needed.
+struct Place {
+  uint position;
+  int block;
+};
+template <uint kTokens, bool kIsWhole>
+inline void find_block(thread Place& place, thread const HeadCache& cache,
+                       thread const Round& round, uint token) {
+  place.position = place_of<kTokens, kIsWhole>(round, token);
+  place.block = cache.blocks[place.position / kBlockSize];
+}
+
+// Where the next tile lies. Its parts are read as soon as those before are used.
+struct TileSource {
+  device const uint4* words;
+  device const uchar* scales;
+};
+
+inline device const uchar* run_of(thread const HeadCache& cache, thread const Place& place) {
+  return cache.cache + ulong(uint(place.block)) * cache.block_bytes;
+}
+inline device const uint4* words_of(thread const HeadCache& cache, thread const Place& place,
+                                    uint type, uint chunk) {
+  return (device const uint4*)(run_of(cache, place) +
+                               kv_chunk_offset(type, kHeadDim, place.position % kBlockSize, chunk));
+}
+inline device const uchar* scales_of(thread const HeadCache& cache, thread const Place& place,
+                                     uint type, uint group) {
+  return run_of(cache, place) +
+         kv_scale_offset(type, kHeadDim, kBlockSize, place.position % kBlockSize, group);
+}
+
+// Element by element: what is copied as a whole may be read in halves.
+inline uint4 word_at(device const uint4* from) {
+  const uint4 word = *from;
+  return uint4(word.x, word.y, word.z, word.w);
+}
+inline half scale_at(uint word, uint i) { return as_type<half2>(word)[i % 2]; }
