@@ -56,12 +56,13 @@ inline void weigh_round(thread Scores& total, thread const Round& round,
   const float4 low = float4(largest.v[0], largest.v[1], largest.v[2], largest.v[3]);
   const float4 high = float4(largest.v[4], largest.v[5], largest.v[6], largest.v[7]);
   for (uint i = round.first + lane.thread_index; i < round.end; i += kAttentionThreads) {
-    const float4 weights = exp2(scores[i] - low);
-    scores[i] = weights;
+    const uint at = score_place(i);
+    const float4 weights = exp2(scores[at] - low);
+    scores[at] = weights;
     float4 more = float4(0);
     if (kGroup > 4) {
-      more = exp2(scores[kRound + i] - high);
-      scores[kRound + i] = more;
+      more = exp2(scores[kScorePlaces + at] - high);
+      scores[kScorePlaces + at] = more;
     }
     EACH_HEAD(g) total.v[g] += g < 4 ? weights[g % 4] : more[g % 4];
   }
@@ -184,27 +185,36 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   const bool by_matrices_k = kv_has_scales(kKType);
   const bool by_matrices_v = kv_has_scales(kVType);
   MatrixPlace at = {0, 0, 0, 0};
-  if (by_matrices_k || by_matrices_v) {
+  if (kByMatrices) {
     find_place(at, (threadgroup half*)shared + simdgroup * 68, lane_index);
   }
   Rows queries = {};
   MatrixQueries matrix_queries;
   if (by_matrices_k) {
     threadgroup uint4* stage =
-        (threadgroup uint4*)shared + attention_score_bytes(kHeadDim, kGroup, kRound) / 16;
+        (threadgroup uint4*)shared + attention_score_bytes(kHeadDim, kGroup, kRound, true) / 16;
     store_queries(matrix_queries, stage, own_q, n_heads, params.scale, lane, at);
     matrix_queries.softcap = params.softcap;
   } else {
     load_queries(queries, own_q, n_heads, params.scale, lane.chunk);
   }
-  // Before scores replace what told the places.
-  if (by_matrices_k || by_matrices_v) threadgroup_barrier(mem_flags::mem_threadgroup);
 
   device const int* blocks = block_tables + ulong(items[place.z].sequence) * params.max_blocks;
   const uint k_bytes = kv_head_bytes(kKType, kHeadDim, kBlockSize);
   const uint v_bytes = kv_head_bytes(kVType, kHeadDim, kBlockSize);
   const HeadCache k = {k_cache + ulong(kv_head) * k_bytes, blocks, params.n_kv_heads * k_bytes};
   const HeadCache v = {v_cache + ulong(kv_head) * v_bytes, blocks, params.n_kv_heads * v_bytes};
+
+  const uint begin = partition_of_slot(slot, position, params.window, params.sinks) * kPartition;
+  BlockIds ids = {};
+  if (kByMatrices) {
+    threadgroup int* stage = (threadgroup int*)shared +
+                             attention_score_bytes(kHeadDim, kGroup, kRound, true) / 4 +
+                             (by_matrices_k ? attention_query_bytes(kHeadDim, kGroup) / 4 : 0);
+    store_blocks(ids, stage, blocks, begin, position, lane.thread_index);
+    // Scores may replace now what told the places.
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
 
   Scores largest;
   mask_all(largest);
@@ -213,7 +223,6 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   simdgroup_float8x8 matrices[kSums];
   MatrixSums matrix_sums = {matrices, 1.0f};
   if (by_matrices_v) start_sums(matrix_sums);
-  const uint begin = partition_of_slot(slot, position, params.window, params.sinks) * kPartition;
   for (uint i = 0; i < kPartition; i += kRound) {
     if (!any_visible(begin + i, kRound, position, params.window, params.sinks)) continue;
     Round round;
@@ -222,11 +231,11 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
     mask_all(found);
     switch (kKType) {
       case kKVQ8_0:
-        score_round_by_matrices<2>(found, k, matrix_queries, round, lane, at,
+        score_round_by_matrices<2>(found, k, ids, matrix_queries, round, lane, at,
                                    (threadgroup float*)shared);
         break;
       case kKVQ4_0:
-        score_round_by_matrices<4>(found, k, matrix_queries, round, lane, at,
+        score_round_by_matrices<4>(found, k, ids, matrix_queries, round, lane, at,
                                    (threadgroup float*)shared);
         break;
       default:
@@ -247,10 +256,10 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
     threadgroup_barrier(mem_flags::mem_threadgroup);
     switch (kVType) {
       case kKVQ8_0:
-        add_values_by_matrices<2>(matrix_sums, v, round, lane, at, (threadgroup float*)shared);
+        add_values_by_matrices<2>(matrix_sums, v, ids, round, lane, at, (threadgroup float*)shared);
         break;
       case kKVQ4_0:
-        add_values_by_matrices<4>(matrix_sums, v, round, lane, at, (threadgroup float*)shared);
+        add_values_by_matrices<4>(matrix_sums, v, ids, round, lane, at, (threadgroup float*)shared);
         break;
       default:
         WITH_TILE(kVType, add_values, sums, v, round, lane, shared)

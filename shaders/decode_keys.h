@@ -57,29 +57,34 @@ struct KeyTile {
   uint2 scales[kMaxScaleGroups];  // of each token a half
 };
 
-// Reads a scale group; the last one may be a part, beyond which lanes read anything.
-template <uint kTokens>
-inline void load_keys(thread KeyTile& tile, thread const TileSource& from, uint group,
+// Reads a lane's part. The last scale group may be a part, beyond which lanes read anything.
+template <uint kTokens, bool kIsWhole>
+inline void load_keys(thread KeyTile& tile, thread const HeadCache& k,
+                      thread const BlockIds& blocks, thread const Round& round, uint step,
                       thread const MatrixPlace& place) {
+  Place at;
+  find_tokens<kTokens, kIsWhole>(at, k, blocks, round, step + place.row * kTokens);
   const uint last = kHeadDim / kKVChunk - 1;
   const bool is_part = kHeadDim % kKVScaleGroup != 0;
-  const uint chunk =
-      is_part ? min(4 * group + place.pair, last) - min(place.pair, last) : 4 * group;
-  tile.words[group] = word_at(from.words + chunk);
-  device const uchar* scales = from.scales + 16 * group;
-  if (kTokens == 2) {
-    tile.scales[group].x = *(device const uint*)scales;
-  } else {
-    tile.scales[group].x = ((device const uint2*)scales)->x;
-    tile.scales[group].y = ((device const uint2*)scales)->y;
+  device const uint4* words = words_of(at, kKType, min(place.pair, last));
+  device const uchar* scales = scales_of(at, kKType, 0);
+  EACH_SCALE_GROUP(s) {
+    const uint chunk = is_part ? min(4 * s + place.pair, last) - min(place.pair, last) : 4 * s;
+    tile.words[s] = word_at(words + chunk);
+    device const uchar* of_group = scales + 16 * s;
+    if (kTokens == 2) {
+      tile.scales[s].x = *(device const uint*)of_group;
+    } else {
+      tile.scales[s].x = ((device const uint2*)of_group)->x;
+      tile.scales[s].y = ((device const uint2*)of_group)->y;
+    }
   }
 }
 
-// Adds to the scores of kTokens tokens of a lane's row, and reads the tile after this one.
+// Adds to the scores of kTokens tokens of a lane's row.
 template <uint kTokens>
-inline void multiply_keys(thread float2* scores, thread KeyTile& tile,
-                          thread const TileSource& next, thread const MatrixQueries& queries,
-                          thread const MatrixPlace& place) {
+inline void multiply_keys(thread float2* scores, thread const KeyTile& tile,
+                          thread const MatrixQueries& queries, thread const MatrixPlace& place) {
   EACH_SCALE_GROUP(s) {
     const uint4 high = queries.high[32 * s];
     const uint4 low = kIsSplit ? queries.low[32 * s] : uint4(0);
@@ -98,61 +103,61 @@ inline void multiply_keys(thread float2* scores, thread KeyTile& tile,
         simdgroup_multiply_accumulate(products, key, query, products);
       }
       const float scale = float(scale_at(tile.scales[s][m / 2], m));
-      scores[m].x = fma(scale, products.thread_elements()[0], scores[m].x);
-      scores[m].y = fma(scale, products.thread_elements()[1], scores[m].y);
+      const float x = products.thread_elements()[0];
+      const float y = products.thread_elements()[1];
+      scores[m].x = fma(scale, kIsSplit ? x : x + y, scores[m].x);
+      if (kIsSplit) scores[m].y = fma(scale, y, scores[m].y);
     }
-    load_keys<kTokens>(tile, next, s, place);
   }
 }
 
 // Scores of this simdgroup's tokens of a round, to `scores`; in `largest` that of each head.
 template <uint kTokens, bool kIsWhole>
 inline void score_tiles(thread Scores& largest, thread const HeadCache& k,
-                        thread const MatrixQueries& queries, thread const Round& round,
-                        thread const Lane& lane, thread const MatrixPlace& place,
-                        threadgroup float* scores) {
+                        thread const BlockIds& blocks, thread const MatrixQueries& queries,
+                        thread const Round& round, thread const Lane& lane,
+                        thread const MatrixPlace& place, threadgroup float* scores) {
   const uint size = 8 * kTokens;
   const uint stride = kAttentionSimdgroups * size;
   const uint head = first_head(place);
   const uint row = place.row * kTokens;
   float2 found = float2(kMasked);
-  uint step = round.first + lane.simdgroup * size;
-  Place at;
-  find_block<kTokens, kIsWhole>(at, k, round, step + row);
-  const uint chunk = min(place.pair, kHeadDim / kKVChunk - 1);
-  TileSource source = {words_of(k, at, kKType, chunk), scales_of(k, at, kKType, 0)};
-  KeyTile tile;
-  EACH_SCALE_GROUP(g) load_keys<kTokens>(tile, source, g, place);
-  find_block<kTokens, kIsWhole>(at, k, round, step + stride + row);
-  for (; step < round.end; step += stride) {
-    source.words = words_of(k, at, kKType, chunk);
-    source.scales = scales_of(k, at, kKType, 0);
-    find_block<kTokens, kIsWhole>(at, k, round, step + 2 * stride + row);
-    float2 s[kTokens] = {};
-    multiply_keys<kTokens>(s, tile, source, queries, place);
-    const uint token = step + row;
-    const uint seen = kIsWhole ? 0xff : visible_bits(round, token & ~7u) >> token % 8;
+  const uint first = round.first + lane.simdgroup * size;
+  KeyTile tiles[2];  // one is under way
+  load_keys<kTokens, kIsWhole>(tiles[0], k, blocks, round, first, place);
+  for (uint begin = first; begin < round.end; begin += 2 * stride) {
+#pragma unroll(2)
+    for (uint i = 0; i < 2; ++i) {
+      const uint step = begin + i * stride;
+      if (step >= round.end) break;
+      load_keys<kTokens, kIsWhole>(tiles[1 - i], k, blocks, round, step + stride, place);
+      float2 s[kTokens] = {};
+      multiply_keys<kTokens>(s, tiles[i], queries, place);
+      const uint token = step + row;
+      const uint seen = kIsWhole ? 0xff : visible_bits(round, token & ~7u) >> token % 8;
 #pragma unroll(4)
-    for (uint m = 0; m < kTokens; ++m)
-      s[m] = (kIsSplit ? s[m] : float2(s[m].x + s[m].y)) * queries.factor;
-    if (queries.softcap != 0.0f) {
+      for (uint m = 0; m < kTokens; ++m) s[m] *= queries.factor;
+      if (queries.softcap != 0.0f) {
+#pragma unroll(4)
+        for (uint m = 0; m < kTokens; ++m) {
+          s[m].x = capped(s[m].x, queries.softcap);
+          if (kIsSplit) s[m].y = capped(s[m].y, queries.softcap);
+        }
+      }
 #pragma unroll(4)
       for (uint m = 0; m < kTokens; ++m) {
-        s[m].x = capped(s[m].x, queries.softcap);
-        if (kIsSplit) s[m].y = capped(s[m].y, queries.softcap);
-      }
-    }
-#pragma unroll(4)
-    for (uint m = 0; m < kTokens; ++m) {
-      const bool is_seen = (seen >> m & 1) != 0;
-      s[m].x = is_seen && head < kGroup ? s[m].x : kMasked;
-      s[m].y = is_seen && head + 1 < kGroup ? s[m].y : kMasked;
-      found.x = max(found.x, s[m].x);
-      if (kIsSplit) {
-        found.y = max(found.y, s[m].y);
-        ((threadgroup float2*)scores)[(head / 4 * kRound + token + m) * 2 + head % 4 / 2] = s[m];
-      } else {
-        scores[(token + m) * 4 + head] = s[m].x;
+        const bool is_seen = (seen >> m & 1) != 0;
+        s[m].x = is_seen && head < kGroup ? s[m].x : kMasked;
+        s[m].y = is_seen && head + 1 < kGroup ? s[m].y : kMasked;
+        found.x = max(found.x, s[m].x);
+        if (kIsSplit) {
+          found.y = max(found.y, s[m].y);
+          ((threadgroup float2*)
+               scores)[(head / 4 * kScorePlaces + score_place(token) + m) * 2 + head % 4 / 2] =
+              s[m];
+        } else {
+          scores[(score_place(token) + m) * 4 + head] = s[m].x;
+        }
       }
     }
   }
@@ -163,12 +168,13 @@ inline void score_tiles(thread Scores& largest, thread const HeadCache& k,
 
 template <uint kTokens>
 inline void score_round_by_matrices(thread Scores& largest, thread const HeadCache& k,
+                                    thread const BlockIds& blocks,
                                     thread const MatrixQueries& queries, thread const Round& round,
                                     thread const Lane& lane, thread const MatrixPlace& place,
                                     threadgroup float* scores) {
   if (round.is_whole) {
-    score_tiles<kTokens, true>(largest, k, queries, round, lane, place, scores);
+    score_tiles<kTokens, true>(largest, k, blocks, queries, round, lane, place, scores);
   } else {
-    score_tiles<kTokens, false>(largest, k, queries, round, lane, place, scores);
+    score_tiles<kTokens, false>(largest, k, blocks, queries, round, lane, place, scores);
   }
 }

@@ -80,46 +80,50 @@ inline float inverse_power(float power) {
   return as_type<float>(0x7f000000 - as_type<uint>(power));
 }
 
+// Blocks of a partition in threadgroup memory, so that no step waits for the table: where one waits
+// for a load of device memory it may wait for those after it, too.
+struct BlockIds {
+  threadgroup const int* ids;  // of the partition's blocks; last the one of the query
+  uint first;                  // block of the partition's first token
+};
+constant uint kOwnBlock = kPartition / kKVTileTokens + 1;
+
+// A threadgroup barrier has to follow.
+inline void store_blocks(thread BlockIds& to, threadgroup int* ids, device const int* blocks,
+                         uint begin, uint position, uint thread_index) {
+  to.ids = ids;
+  to.first = begin / kBlockSize;
+  const uint last = min(begin + kPartition - 1, position) / kBlockSize;
+  for (uint i = to.first + thread_index; i <= last; i += kAttentionThreads)
+    ids[i - to.first] = blocks[i];
+  if (thread_index == 0) ids[kOwnBlock] = blocks[position / kBlockSize];
+}
+
 // Where a lane reads kTokens tokens of the round from `token` on, a multiple. In place of a tile
 // that the query does not see, whose block may be gone, it is the query's own: what lies there is
 // masked, and what is read ahead after the round is not used.
-template <uint kTokens, bool kIsWhole>
-inline uint place_of(thread const Round& round, uint token) {
-  const uint own = round.position / kTokens * kTokens;
-  if (kIsWhole) return min(round.begin + token, own);
-  return visible_bits(round, token & ~7u) != 0 ? round.begin + token : own;
-}
-
-// A place in the cache whose block is looked up a step before it is needed.
 struct Place {
-  uint position;
-  int block;
+  device const uchar* run;
+  uint token;  // of the block
 };
 template <uint kTokens, bool kIsWhole>
-inline void find_block(thread Place& place, thread const HeadCache& cache,
-                       thread const Round& round, uint token) {
-  place.position = place_of<kTokens, kIsWhole>(round, token);
-  place.block = cache.blocks[place.position / kBlockSize];
+inline void find_tokens(thread Place& place, thread const HeadCache& cache,
+                        thread const BlockIds& blocks, thread const Round& round, uint token) {
+  uint position = round.begin + min(token, round.end - kTokens);
+  uint block = position / kBlockSize - blocks.first;
+  if (!kIsWhole && (token >= round.end || visible_bits(round, token & ~7u) == 0)) {
+    position = round.position / kTokens * kTokens;
+    block = kOwnBlock;
+  }
+  place.run = cache.cache + ulong(uint(blocks.ids[block])) * cache.block_bytes;
+  place.token = position % kBlockSize;
 }
 
-// Where the next tile lies. Its parts are read as soon as those before are used.
-struct TileSource {
-  device const uint4* words;
-  device const uchar* scales;
-};
-
-inline device const uchar* run_of(thread const HeadCache& cache, thread const Place& place) {
-  return cache.cache + ulong(uint(place.block)) * cache.block_bytes;
+inline device const uint4* words_of(thread const Place& place, uint type, uint chunk) {
+  return (device const uint4*)(place.run + kv_chunk_offset(type, kHeadDim, place.token, chunk));
 }
-inline device const uint4* words_of(thread const HeadCache& cache, thread const Place& place,
-                                    uint type, uint chunk) {
-  return (device const uint4*)(run_of(cache, place) +
-                               kv_chunk_offset(type, kHeadDim, place.position % kBlockSize, chunk));
-}
-inline device const uchar* scales_of(thread const HeadCache& cache, thread const Place& place,
-                                     uint type, uint group) {
-  return run_of(cache, place) +
-         kv_scale_offset(type, kHeadDim, kBlockSize, place.position % kBlockSize, group);
+inline device const uchar* scales_of(thread const Place& place, uint type, uint group) {
+  return place.run + kv_scale_offset(type, kHeadDim, kBlockSize, place.token, group);
 }
 
 // Element by element: what is copied as a whole may be read in halves.

@@ -31,6 +31,12 @@ inline uint step_tokens(uint type) {
   return kv_has_scales(type) ? 8 * kv_tokens_per_word(type) : kSubsets * kKVTileTokens;
 }
 
+// Where scores of a token of a round stand. With matrices a place is left free after every eight,
+// so that the lanes of a row find theirs in different banks of memory.
+constant bool kByMatrices = kv_has_scales(kKType) || kv_has_scales(kVType);
+constant uint kScorePlaces = kByMatrices ? kRound / 8 * 9 : kRound;
+inline uint score_place(uint token) { return kByMatrices ? token / 8 * 9 + token % 8 : token; }
+
 // Where a lane works.
 struct Lane {
   uint index;
@@ -69,10 +75,9 @@ struct Round {
 inline void make_round(thread Round& round, uint begin, uint position, uint window, uint sinks) {
   const uint seen = attention_begin(position, window);
   const uint last = seen < begin + kRound ? position : sinks - 1;
-  const bool by_matrices = kv_has_scales(kKType) || kv_has_scales(kVType);
   round.begin = begin;
   round.first =
-      !by_matrices || sinks > begin || seen <= begin ? 0 : (seen - begin) / kRoundStep * kRoundStep;
+      !kByMatrices || sinks > begin || seen <= begin ? 0 : (seen - begin) / kRoundStep * kRoundStep;
   round.end = min(kRound, (last - begin) / kRoundStep * kRoundStep + kRoundStep);
   round.is_whole = seen <= begin + round.first && begin + round.end - 1 <= position;
   round.position = position;

@@ -50,21 +50,30 @@ struct ValueTile {
   uint scales[kValueGroups][kTokens];  // two halves each
 };
 
-// Reads a scale group. The last one may be a part, and some are beyond the head: there lanes read
-// anything.
-template <uint kTokens>
-inline void load_values(thread ValueTile<kTokens>& tile, thread const TileSource& from, uint i,
+// Reads a lane's part. The last scale group may be a part, and some are beyond the head: there
+// lanes read anything.
+template <uint kTokens, bool kIsWhole>
+inline void load_values(thread ValueTile<kTokens>& tile, thread const HeadCache& v,
+                        thread const BlockIds& blocks, thread const Round& round, uint step,
                         thread const Lane& lane, thread const MatrixPlace& place) {
   const uint first = lane.simdgroup % kValueParts * kValueGroups;
   const bool is_part = kHeadDim % (kKVScaleGroup * kValueGroups) != 0;
   const uint last = kHeadDim / kKVChunk - 1;
   const uint own = 4 * first + place.pair;
-  const uint chunk = is_part ? min(own + 4 * i, last) - min(own, last) : 4 * i;
-  const uint group = is_part ? min(first + i, kScaleGroups - 1) - min(first, kScaleGroups - 1) : i;
-  tile.words[i] = word_at(from.words + chunk);
-  const vec<uint, kTokens> scales = *(device const vec<uint, kTokens>*)(from.scales + 16 * group);
+  const uint group = min(first, kScaleGroups - 1);
+  Place at;
+  find_tokens<kTokens, kIsWhole>(at, v, blocks, round, step + place.row * kTokens);
+  device const uint4* words = words_of(at, kVType, min(own, last));
+  find_tokens<2 * kTokens, kIsWhole>(at, v, blocks, round, step + place.pair * 2 * kTokens);
+  device const uchar* scales = scales_of(at, kVType, group);
+#pragma unroll(2)
+  for (uint i = 0; i < uint(kValueGroups); ++i) {
+    tile.words[i] = word_at(words + (is_part ? min(own + 4 * i, last) - min(own, last) : 4 * i));
+    const uint next = is_part ? min(first + i, kScaleGroups - 1) - group : i;
+    const vec<uint, kTokens> from = *(device const vec<uint, kTokens>*)(scales + 16 * next);
 #pragma unroll(4)
-  for (uint j = 0; j < kTokens; ++j) tile.scales[i][j] = scales[j];
+    for (uint j = 0; j < kTokens; ++j) tile.scales[i][j] = from[j];
+  }
 }
 
 // Weights of a lane's two columns as halves, of kTokens tokens each.
@@ -89,12 +98,11 @@ inline void split_weights(thread MatrixWeights<kTokens>& to, threadgroup const f
   }
 }
 
-// Adds values times weights times scales, and reads the tile after this one. A product of halves is
-// rounded; a multiply-add tells by how much.
+// Adds values times weights times scales. A product of halves is rounded; a multiply-add tells by
+// how much.
 template <uint kTokens>
-inline void multiply_values(thread MatrixSums& sums, thread ValueTile<kTokens>& tile,
-                            thread const TileSource& next,
-                            thread const MatrixWeights<kTokens>& weights, thread const Lane& lane,
+inline void multiply_values(thread MatrixSums& sums, thread const ValueTile<kTokens>& tile,
+                            thread const MatrixWeights<kTokens>& weights,
                             thread const MatrixPlace& place) {
 #pragma unroll(2)
   for (uint s = 0; s < uint(kValueGroups); ++s) {
@@ -118,7 +126,6 @@ inline void multiply_values(thread MatrixSums& sums, thread ValueTile<kTokens>& 
           simdgroup_multiply_accumulate(sums.v[4 * s + i], second, value, sums.v[4 * s + i]);
       }
     }
-    load_values(tile, next, s, lane, place);
   }
 }
 
@@ -144,49 +151,42 @@ inline void fit_tile(thread MatrixSums& sums, thread ValueTile<kTokens>& tile,
 
 // Adds the values of this simdgroup's tokens of a round, weighted, to `sums`.
 template <uint kTokens, bool kIsWhole>
-inline void add_tiles(thread MatrixSums& sums, thread const HeadCache& v, thread const Round& round,
+inline void add_tiles(thread MatrixSums& sums, thread const HeadCache& v,
+                      thread const BlockIds& blocks, thread const Round& round,
                       thread const Lane& lane, thread const MatrixPlace& place,
                       threadgroup const float* weights) {
   const uint size = 8 * kTokens;
   const uint stride = kAttentionSimdgroups / kValueParts * size;
-  const uint part = lane.simdgroup % kValueParts * kValueGroups;
-  const uint group = min(part, kScaleGroups - 1);
-  const uint chunk = min(4 * part + place.pair, kHeadDim / kKVChunk - 1);
   const uint head = head_of_row(place.row);
-  const uint row = place.row * kTokens;
   const uint column = place.pair * 2 * kTokens;
-  threadgroup const float* own = weights + (head / 4 * kRound + column) * 4 + head % 4;
-  uint step = round.first + lane.simdgroup / kValueParts * size;
-  Place row_at;
-  Place column_at;
-  find_block<kTokens, kIsWhole>(row_at, v, round, step + row);
-  find_block<2 * kTokens, kIsWhole>(column_at, v, round, step + column);
-  TileSource source = {words_of(v, row_at, kVType, chunk), scales_of(v, column_at, kVType, group)};
-  ValueTile<kTokens> tile;
+  threadgroup const float* own =
+      weights + (head / 4 * kScorePlaces + score_place(column)) * 4 + head % 4;
+  const uint first = round.first + lane.simdgroup / kValueParts * size;
+  ValueTile<kTokens> tiles[2];  // one is under way
+  load_values<kTokens, kIsWhole>(tiles[0], v, blocks, round, first, lane, place);
+  for (uint begin = first; begin < round.end; begin += 2 * stride) {
 #pragma unroll(2)
-  for (uint i = 0; i < uint(kValueGroups); ++i) load_values(tile, source, i, lane, place);
-  find_block<kTokens, kIsWhole>(row_at, v, round, step + stride + row);
-  find_block<2 * kTokens, kIsWhole>(column_at, v, round, step + stride + column);
-  for (; step < round.end; step += stride) {
-    source.words = words_of(v, row_at, kVType, chunk);
-    source.scales = scales_of(v, column_at, kVType, group);
-    find_block<kTokens, kIsWhole>(row_at, v, round, step + 2 * stride + row);
-    find_block<2 * kTokens, kIsWhole>(column_at, v, round, step + 2 * stride + column);
-    fit_tile<kTokens, kIsWhole>(sums, tile, round, step + column);
-    MatrixWeights<kTokens> halves;
-    split_weights(halves, own + 4 * step, kLargestWeight * inverse_power(sums.limit), place);
-    multiply_values(sums, tile, source, halves, lane, place);
+    for (uint i = 0; i < 2; ++i) {
+      const uint step = begin + i * stride;
+      if (step >= round.end) break;
+      load_values<kTokens, kIsWhole>(tiles[1 - i], v, blocks, round, step + stride, lane, place);
+      fit_tile<kTokens, kIsWhole>(sums, tiles[i], round, step + column);
+      MatrixWeights<kTokens> halves;
+      split_weights(halves, own + 4 * score_place(step), kLargestWeight * inverse_power(sums.limit),
+                    place);
+      multiply_values(sums, tiles[i], halves, place);
+    }
   }
 }
 
 template <uint kTokens>
 inline void add_values_by_matrices(thread MatrixSums& sums, thread const HeadCache& v,
-                                   thread const Round& round, thread const Lane& lane,
-                                   thread const MatrixPlace& place,
+                                   thread const BlockIds& blocks, thread const Round& round,
+                                   thread const Lane& lane, thread const MatrixPlace& place,
                                    threadgroup const float* weights) {
   if (round.is_whole) {
-    add_tiles<kTokens, true>(sums, v, round, lane, place, weights);
+    add_tiles<kTokens, true>(sums, v, blocks, round, lane, place, weights);
   } else {
-    add_tiles<kTokens, false>(sums, v, round, lane, place, weights);
+    add_tiles<kTokens, false>(sums, v, blocks, round, lane, place, weights);
   }
 }

@@ -139,18 +139,26 @@ inline constexpr quarrel_uint attention_slots(quarrel_uint position, quarrel_uin
 }
 
 // Bytes of attention_decode's threadgroup memory (argument 0). First scores of a round, four heads
-// to a float4, and later sums of every simdgroup: of two heads, or of eight rows of 32 elements.
+// to a float4, with an eighth of space between where K or V has scales; later sums of every
+// simdgroup: of two heads, or of eight rows of 32 elements.
 inline constexpr quarrel_uint attention_score_bytes(quarrel_uint head_dim, quarrel_uint group,
-                                                    quarrel_uint round) {
+                                                    quarrel_uint round, bool is_spaced) {
   quarrel_uint n = kAttentionSimdgroups * 8 * 32 * 4;
   n = kAttentionSimdgroups * 2 * head_dim * 4 > n ? kAttentionSimdgroups * 2 * head_dim * 4 : n;
-  return (group + 3) / 4 * round * 16 > n ? (group + 3) / 4 * round * 16 : n;
+  const quarrel_uint scores = (group + 3) / 4 * round * (is_spaced ? 18 : 16);
+  return scores > n ? scores : n;
 }
 // Then, where K has scales, queries as matrices of half: of four heads twice, or of eight.
+inline constexpr quarrel_uint attention_query_bytes(quarrel_uint head_dim, quarrel_uint group) {
+  return (head_dim + 31) / 32 * 512 * (group > 4 ? 2 : 1);
+}
+// Then, where K or V has scales, the blocks of a partition: of eight tokens at least, and two.
 inline constexpr quarrel_uint attention_decode_memory(quarrel_uint head_dim, quarrel_uint group,
-                                                      quarrel_uint round, bool has_scales) {
-  return attention_score_bytes(head_dim, group, round) +
-         (has_scales ? (head_dim + 31) / 32 * 512 * (group > 4 ? 2 : 1) : 0);
+                                                      quarrel_uint partition, quarrel_uint round,
+                                                      bool k_has_scales, bool v_has_scales) {
+  return attention_score_bytes(head_dim, group, round, k_has_scales || v_has_scales) +
+         (k_has_scales ? attention_query_bytes(head_dim, group) : 0) +
+         (k_has_scales || v_has_scales ? (partition / 8 + 5) / 4 * 16 : 0);
 }
 
 // Keys of a tile of attention_prefill, whose matrices have elements of `element_bytes`.

@@ -27,7 +27,8 @@ class AttentionEncoder final : public OpEncoder {
     partition_ = attention_partition(kv_type(layout.k_dtype), kv_type(layout.v_dtype),
                                      static_cast<quarrel_uint>(layer_.head_dim),
                                      static_cast<quarrel_uint>(split_.group));
-    has_scales_ = kv_has_scales(kv_type(layout.k_dtype));
+    k_has_scales_ = kv_has_scales(kv_type(layout.k_dtype));
+    v_has_scales_ = kv_has_scales(kv_type(layout.v_dtype));
     constants.push_back({kConstantPartition, std::uint32_t{partition_}});
     constants.push_back({kConstantRound, std::uint32_t{kAttentionRound}});
     decode_ = &setup_.pipeline("attention_decode", "attention_decode", constants);
@@ -94,9 +95,10 @@ class AttentionEncoder final : public OpEncoder {
         .write(kDecodePartials, partials.values)
         .write(kDecodePartialSums, partials.sums)
         .params(kDecodeParams, p)
-        .threadgroup_bytes(0, attention_decode_memory(static_cast<quarrel_uint>(layer_.head_dim),
-                                                      static_cast<quarrel_uint>(split_.group),
-                                                      kAttentionRound, has_scales_))
+        .threadgroup_bytes(
+            0, attention_decode_memory(static_cast<quarrel_uint>(layer_.head_dim),
+                                       static_cast<quarrel_uint>(split_.group), partition_,
+                                       kAttentionRound, k_has_scales_, v_has_scales_))
         .dispatch({max_slots, layer_.n_kv_heads * split_.n_splits, items.n}, {kAttentionThreads});
     if (max_slots == 1) return;  // written to the output already
     step.encoder.use(*reduce_)
@@ -131,7 +133,8 @@ class AttentionEncoder final : public OpEncoder {
   const KVLayer& layer_;
   HeadSplit split_;
   quarrel_uint partition_ = 0;  // tokens
-  bool has_scales_ = false;     // K
+  bool k_has_scales_ = false;
+  bool v_has_scales_ = false;
   const Pipeline* decode_ = nullptr;
   const Pipeline* reduce_ = nullptr;
   const Pipeline* prefill_ = nullptr;

@@ -199,10 +199,13 @@ def run_decode(batch: Batch, order: Order = "both", check_accesses: bool = False
     sums = np.full((n_rows, 2), np.nan, np.float32)
     params = shape.params(batch.tables.shape[1], max_slots)
     decode = library("attention_decode", tuple(shape.constants.items()), check_accesses)
-    memory = max(-(-shape.group // 4) * shape.round * 16, SIMDGROUPS * 2 * shape.head_dim * 4)
-    memory = max(memory, SIMDGROUPS * 8 * 32 * 4)
-    if shape.k_type in ("q8_0", "q4_0"):  # queries as matrices
+    has_scales = [t in ("q8_0", "q4_0") for t in (shape.k_type, shape.v_type)]
+    scores = -(-shape.group // 4) * shape.round * (18 if any(has_scales) else 16)
+    memory = max(scores, SIMDGROUPS * 2 * shape.head_dim * 4, SIMDGROUPS * 8 * 32 * 4)
+    if has_scales[0]:  # queries as matrices
         memory += -(-shape.head_dim // 32) * 512 * (1 if shape.group <= 4 else 2)
+    if any(has_scales):  # blocks
+        memory += (shape.partition // 8 + 5) // 4 * 16
     run_kernel(
         decode,
         "attention_decode",

@@ -147,10 +147,12 @@ class Decode:
 
     def units(self) -> list[Unit]:
         text = shader_source(self.shaders / "attention_decode.metal")
-        types = (self.block_size, self.k_type, self.v_type, GROUP, self.partition, self.round)
-        constants = attention_constants(HEAD_DIM, *types)
         names = ("attention_decode", "attention_decode_reduce")
-        return [Unit(text, name, constants, {}) for name in names]
+        return [Unit(text, name, self.constants(), {}) for name in names]
+
+    def constants(self) -> dict[int, np.generic]:
+        types = (self.block_size, self.k_type, self.v_type, GROUP, self.partition, self.round)
+        return attention_constants(HEAD_DIM, *types)
 
     @property
     def name(self) -> str:
@@ -182,7 +184,7 @@ class Decode:
         for buffer in (out, partials, sums):
             buffer.fill(NAN)
         queries, table_buffer = Buffer.of(q), Buffer.of(tables)
-        memory = decode_memory(HEAD_DIM, GROUP, self.k_type, self.round)
+        memory = decode_memory(self.constants())
         launches = []
         for i in range(n_sets):
             table = table_buffer.address + i * self.batch * n_columns * 4

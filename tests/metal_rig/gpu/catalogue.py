@@ -61,23 +61,27 @@ def attention_constants(
     return {i: np.uint32(v) for i, v in enumerate(values)}
 
 
-def decode_memory(head_dim: int, group: int, k_type: str = "f16", round_: int = 128) -> int:
-    """attention_decode_memory() of params.h."""
-    scores = max(-(-group // 4) * round_ * 16, 4 * 2 * head_dim * 4, 4 * 8 * 32 * 4)
-    queries = -(-head_dim // 32) * 512 * (1 if group <= 4 else 2)
-    return scores + (queries if k_type in ("q8_0", "q4_0") else 0)
+def decode_memory(constants: Mapping[int, np.generic]) -> int:
+    """attention_decode_memory() of params.h, for AttentionConstant."""
+    head_dim, _, k_type, v_type, group, partition, round_ = (int(constants[i]) for i in range(7))
+    has_scales = [KV_TYPES[t] in DECODE_LOADS for t in (k_type, v_type)]
+    scores = -(-group // 4) * round_ * (18 if any(has_scales) else 16)
+    queries = -(-head_dim // 32) * 512 * (1 if group <= 4 else 2) * has_scales[0]
+    blocks = (partition // 8 + 5) // 4 * 16 * any(has_scales)
+    return max(scores, 4 * 2 * head_dim * 4, 4 * 8 * 32 * 4) + queries + blocks
 
 
 def attention_decode(head_dim: int, k_type: str, v_type: str, group: int) -> Specialisation:
     least = (DECODE_LOADS.get(k_type, (16,))[0], DECODE_LOADS.get(v_type, (16, 16))[1])
     queries = Promise(0, 4, 4) if k_type in DECODE_LOADS else Promise(0, 16, 16)
     wide = (queries, *(Promise(i, n, 16) for i, n in enumerate(least, 1)))
+    constants = attention_constants(head_dim, 16, k_type, v_type, group)
     return Specialisation(
         "attention_decode",
-        attention_constants(head_dim, 16, k_type, v_type, group),
+        constants,
         ("attention_decode", "attention_decode_reduce"),
         {"attention_decode": wide, "attention_decode_reduce": (Promise(0, 16, 16),)},
-        decode_memory(head_dim, group, k_type),
+        decode_memory(constants),
     )
 
 

@@ -24,8 +24,9 @@ def variant_cases(label: str, shaders: Path) -> Iterator[Case]:
         yield Linear(dtype, tokens_per_pass=1, shaders=shaders, label=label)
     for batch, depth in ((1, 32768), (16, 4096), (64, 32768)):
         yield Decode(batch, depth, shaders=shaders, label=label)
-    yield Decode(64, 32768, "q8_0", "q8_0", partition=512, shaders=shaders, label=label)
-    yield Decode(64, 32768, "q4_0", "q4_0", partition=1024, shaders=shaders, label=label)
+    for name in ("q8_0", "q4_0"):
+        sizes = {"partition": 1024, "round": 1024}
+        yield Decode(64, 32768, name, name, **sizes, shaders=shaders, label=label)
 
 
 def product_cases() -> Iterator[Case]:
@@ -46,8 +47,9 @@ def product_cases() -> Iterator[Case]:
         yield Decode(batch, depth, paged=False, block_size=256)
         yield Decode(batch, depth, block_size=256)
     yield Decode(64, 32768, window=4096)
-    for name, partition in (("q8_0", 512), ("q8_0", 1024), ("q4_0", 512), ("q4_0", 1024)):
-        yield Decode(64, 32768, name, name, partition=partition)
+    for name in ("q8_0", "q4_0"):
+        for partition, round_ in ((512, 512), (1024, 512), (1024, 1024)):
+            yield Decode(64, 32768, name, name, partition=partition, round=round_)
     yield Prefill()
 
 
