@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_ROWS_BETWEEN_RELEASES = 16  # a release takes up to 80 us
+_ROWS_BETWEEN_RELEASES = 4  # a release takes up to 80 us
 
 
 class StepLogits:
