@@ -87,10 +87,13 @@ def test_a_prompt_in_chunks_never_holds_up_those_who_decode(tiny_llm):
     assert observer.phases == {"prefill", "mixed", "decode"}
 
 
-def test_prompts_take_small_chunks_only_while_others_decode(tiny_llm):
+@pytest.mark.parametrize(
+    ("is_read", "expected"), [(True, [5, 5, 5, 32, 32, 21, 1]), (False, [31, 31, 31, 7, 1])]
+)
+def test_prompts_take_small_chunks_only_while_others_wait_for_tokens(tiny_llm, is_read, expected):
     llm = tiny_llm("qwen3", max_num_batched_tokens=32, max_mixed_prefill_tokens=5, cache="paged")
     engine = llm.engine
-    [decoding] = engine.add([5, 6], greedy(4))
+    [decoding] = engine.add([5, 6], greedy(4), is_read_as_it_comes=is_read)
     engine.step()
     [long] = engine.add([7] * 100, greedy(2))
     computed = []
@@ -99,7 +102,7 @@ def test_prompts_take_small_chunks_only_while_others_decode(tiny_llm):
         engine.step()
         computed.append(long.n_computed - before)
     assert decoding.finish_reason == "length"
-    assert computed == [5, 5, 5, 32, 32, 21, 1]
+    assert computed == expected
 
 
 def test_more_sequences_than_tokens_of_a_step_still_take_turns(tiny_llm):

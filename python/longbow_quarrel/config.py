@@ -90,8 +90,8 @@ class EngineConfig(Section):
     max_mixed_prefill_tokens: int = Field(
         16,
         ge=1,
-        description="Prompt tokens of a step in which other texts decode: more of them answer a "
-        "prompt sooner and make the others wait.",
+        description="Prompt tokens of a step in which texts decode that are read as they come: more "
+        "of them answer a prompt sooner and make the others wait. LLM.generate has no such texts.",
     )
     memory_limit: Size = Field(
         "auto",

@@ -93,9 +93,17 @@ class Engine:
         return self.runner.max_text_tokens - 1
 
     def add(
-        self, prompt: Sequence[int], params: SamplingParams, *, resume: SavedSequence | None = None
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        resume: SavedSequence | None = None,
+        is_read_as_it_comes: bool = True,
     ) -> list[Request]:
         """Queue ``params.n`` texts of a prompt, which is computed once, from ``resume`` on.
+
+        Args:
+            is_read_as_it_comes: False where only the end counts, so that prompts take whole steps.
 
         Raises:
             UsageError: an empty prompt, a token id outside the vocabulary, or a saved text of
@@ -106,6 +114,8 @@ class Engine:
             raise UsageError("The saved text is another model's; use this one's load_sequence.")
         requests = self.prepare(prompt, params)
         requests[0].saved = resume
+        for request in requests:
+            request.is_read_as_it_comes = is_read_as_it_comes
         self.scheduler.add(requests[0])
         return requests
 

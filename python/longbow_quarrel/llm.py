@@ -144,7 +144,9 @@ class LLM:
             requests: list[Request] = []
             try:
                 for ids in map(self._encode, _as_list(prompts)):
-                    requests += self.engine.add(ids, params, resume=resume)
+                    requests += self.engine.add(
+                        ids, params, resume=resume, is_read_as_it_comes=False
+                    )
                 while any(r.finish_reason is None for r in requests):
                     self.engine.step()
             finally:

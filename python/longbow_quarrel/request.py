@@ -71,6 +71,7 @@ class Request:
 
     Attributes:
         ids: int32 [n_prompt + max_tokens], prompt and output, filled up to ``n_tokens``.
+        is_read_as_it_comes: somebody waits for each token; others' prompts take small chunks then.
     """
 
     params: SamplingParams
@@ -90,6 +91,7 @@ class Request:
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish_reason: str | None = None
     error: Exception | None = None
+    is_read_as_it_comes: bool = True
     timings: Timings = field(default_factory=Timings)
     # The other texts of the same prompt wait until it is computed, and then fork its sequence.
     leader: Request | None = None

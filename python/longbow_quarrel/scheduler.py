@@ -78,7 +78,7 @@ class Scheduler:
         missing = [(r.n_tokens - r.n_computed, r) for r in self.running]
         single = [pair for pair in missing if pair[0] == 1]  # those that decode
         budget = self._max_num_batched_tokens
-        if single:
+        if any(request.is_read_as_it_comes for _, request in single):
             budget = min(budget, len(single) + self._max_mixed_prefill_tokens)
         for n_missing, request in single + [pair for pair in missing if pair[0] > 1]:
             n = min(n_missing, budget)

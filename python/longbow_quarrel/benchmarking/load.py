@@ -103,7 +103,9 @@ class Loader:
         watch.reset(len(prompts))
         params = SamplingParams(max_tokens=n_new, temperature=0.0, ignore_eos=True)
         started = watch.now()
-        requests = [engine.add(prompt.tolist(), params)[0] for prompt in prompts]
+        requests = [
+            engine.add(prompt.tolist(), params, is_read_as_it_comes=False)[0] for prompt in prompts
+        ]
         peaks = dict.fromkeys(WATCHED, 0.0)
         n_steps = 0
         while any(r.finish_reason is None for r in requests):
