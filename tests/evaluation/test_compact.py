@@ -13,6 +13,7 @@ from longbow_quarrel.evaluation.compact import (
     RowDivergences,
     compress,
     divergences,
+    divergences_from_log_probs,
     join_rows,
     log_softmax,
 )
@@ -135,3 +136,18 @@ def test_parts_and_joins() -> None:
         assert (other.ids == everything.ids).all()
         assert (other.sample_ids == everything.sample_ids).all()
         assert (other.log_probs.values() == everything.log_probs.values()).all()
+
+
+@pytest.mark.parametrize("spread", [2.0, 6.0, 20.0])
+def test_rough_log_probabilities_of_a_sure_prediction(spread: float) -> None:
+    """As llama-perplexity keeps them: rounding may leave less than nothing to all other tokens."""
+    p, q, targets = distributions(7, 400, spread, 0.01)
+    log_q = log_softmax(q)
+    least = log_q.max(axis=1) - 16
+    step = (16 / 65535) * np.ones(len(p))
+    rough = least[:, None] + step[:, None] * np.maximum(
+        np.floor((log_q - least[:, None]) / step[:, None] + 0.5), 0
+    )
+    rows = compress(p, np.arange(len(p), dtype=np.int32), targets, k=20, n_samples=16, seed=1)
+    found = divergences_from_log_probs(rows, rough, targets, step / 2)
+    assert np.abs(found.kl - whole(p, q)).max() < 5e-3

@@ -221,15 +221,19 @@ def divergences(
 
 
 def divergences_from_log_probs(
-    rows: CompactRows, log_q: NDArray[np.float64], next_tokens: NDArray[np.int32]
+    rows: CompactRows,
+    log_q: NDArray[np.float64],
+    next_tokens: NDArray[np.int32],
+    error: NDArray[np.float64],
 ) -> RowDivergences:
     """The same of log-probabilities [n_rows, vocab_size] that are known roughly.
 
     The mass outside the kept tokens is taken to be what these leave of one, since a file of
-    llama-perplexity shows very unlikely tokens likelier than they are. Bounds mean nothing then.
+    llama-perplexity shows very unlikely tokens likelier than they are; but never less than what an
+    ``error`` of each log-probability, [n_rows], may have taken. Bounds mean nothing then.
     """
-    kept = np.exp(np.take_along_axis(log_q, rows.ids.astype(np.int64), axis=1))
-    return _divergences(rows, log_q, 1 - kept.sum(axis=1), next_tokens)
+    kept = np.exp(np.take_along_axis(log_q, rows.ids.astype(np.int64), axis=1)).sum(axis=1)
+    return _divergences(rows, log_q, np.maximum(1 - kept, error * kept), next_tokens)
 
 
 def _divergences(

@@ -125,7 +125,7 @@ class LlamaBase:
             )
             at = _HEADER_BYTES + 4 * self.n_ctx * self.n_chunks + i * self._chunk_bytes
             rows = self._array("<u2", at, (self._n_scored, self._row_length))
-            scale, least = _grid(rows)
+            scale, least = grid(rows)
             self._need(
                 ((scale >= 0) & (scale < 1) & (np.abs(least) < 1e5)).all(),
                 "a row's scale is out of range",
@@ -157,11 +157,11 @@ class LlamaBase:
 
 def log_probs(rows: NDArray[np.uint16], vocab_size: int) -> NDArray[np.float32]:
     """float32 [n_rows, vocab_size] of rows as they are in the file."""
-    scale, least = _grid(rows)
+    scale, least = grid(rows)
     return scale[:, None] * rows[:, 4 : 4 + vocab_size] + least[:, None]
 
 
-def _grid(rows: NDArray[np.uint16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scale and least log-probability of each row."""
+def grid(rows: NDArray[np.uint16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scale and least log-probability of each row, float32 [n_rows]."""
     pairs = np.ascontiguousarray(rows[:, :4]).view("<f4").astype(np.float32, copy=False)
     return pairs[:, 0], pairs[:, 1]

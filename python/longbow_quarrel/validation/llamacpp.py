@@ -12,7 +12,7 @@ from longbow_quarrel.benchmarking import Workload
 from longbow_quarrel.errors import UsageError
 from longbow_quarrel.evaluation.compact import divergences_from_log_probs
 from longbow_quarrel.evaluation.comparison import Divergence, join, summarise
-from longbow_quarrel.evaluation.llama_base import LlamaBase, log_probs
+from longbow_quarrel.evaluation.llama_base import LlamaBase, grid, log_probs
 from longbow_quarrel.evaluation.logits_base import LogitsBase
 
 _NEEDED = ("llama-bench", "llama-perplexity")
@@ -90,7 +90,8 @@ def divergence_from_exact(exact: LogitsBase, theirs: LlamaBase) -> Divergence:
             raise UsageError("llama-perplexity cut the text into other tokens.")
         rows = other.rows[chunk.positions - int(other.positions[0])]
         log_q = log_probs(rows, exact.vocab_size).astype(np.float64)
+        half_step = grid(rows)[0].astype(np.float64) / 2
         following = chunk.tokens[chunk.positions + 1]
-        parts.append(divergences_from_log_probs(chunk.rows, log_q, following))
+        parts.append(divergences_from_log_probs(chunk.rows, log_q, following, half_step))
         depths.append(chunk.positions.astype(np.int64) + 1)
     return summarise(np.concatenate(depths), join(parts)).total
