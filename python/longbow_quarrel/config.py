@@ -90,8 +90,9 @@ class EngineConfig(Section):
     max_mixed_prefill_tokens: int = Field(
         16,
         ge=1,
-        description="Prompt tokens of a step in which texts decode that are read as they come: more "
-        "of them answer a prompt sooner and make the others wait. LLM.generate has no such texts.",
+        description="Prompt tokens of a step in which texts decode that are read as they come: "
+        "more of them answer a prompt sooner and make the others wait. LLM.generate has no such "
+        "texts.",
     )
     memory_limit: Size = Field(
         "auto",
