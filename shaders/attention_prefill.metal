@@ -37,6 +37,9 @@ inline void load_keys(threadgroup M* to, device const uchar* cache, device const
                       uint thread_index) {
   const uint n_chunks = D / kKVChunk;
   const uint per_word = kv_tokens_per_word(type);
+  // One chunk at a time where queries and sums fill the registers.
+  constexpr ushort kUnroll = sizeof(M) * D > 512 ? 1 : 4;
+#pragma clang loop unroll_count(kUnroll)
   for (uint i = thread_index; i < n_keys * n_chunks; i += kAttentionThreads) {
     const uint word = i / (per_word * n_chunks);
     const uint chunk = i / per_word % n_chunks;

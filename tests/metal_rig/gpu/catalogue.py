@@ -26,10 +26,6 @@ DECODE_LOADS = {"q8_0": (4, 8), "q4_0": (8, 16)}
 CHUNK_LOADS = {"f32": (16, 16), "f16": (16, 16), "bf16": (16, 16), "q8_0": (2, 8), "q4_0": (2, 4)}
 
 
-# Bytes, by symbol: 64 float matrices of this head size fill the registers. Not to grow.
-KNOWN_SPILLS = {"k_attention_prefill_float_256": 8}
-
-
 @dataclass(frozen=True)
 class Specialisation:
     """Kernels of one shader with values for its function constants."""
