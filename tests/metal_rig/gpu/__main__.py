@@ -5,6 +5,7 @@ On any machine with clang (and ptxas, if the driver is not to compile PTX itself
 On the machine with the GPU, which needs Python and the driver, and compute-sanitizer for sanitize:
   python -m metal_rig.gpu run ARCHIVE --output FOLDER [check] [sanitize] [measure]
 Then, anywhere:
+  python -m metal_rig.gpu merge EARLIER.json FOLDER/gpu.json    (after a run with --only)
   python -m metal_rig.gpu report FOLDER/gpu.json
 """
 
@@ -23,7 +24,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from metal_rig.gpu import build, driver, measure, planted, report, sanitize
+from metal_rig.gpu import build, driver, measure, merge, planted, report, sanitize
 from metal_rig.gpu.kernels import ARCHIVE_VARIABLE
 from metal_rig.msl.recording import recorded
 from metal_rig.msl.runner import TARGET_VARIABLE
@@ -42,8 +43,9 @@ def check() -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     os.environ |= {ARCHIVE_VARIABLE: str(options.archive.resolve()), TARGET_VARIABLE: "nvptx"}
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    results: dict[str, Any] = {"date": today, "gpu": driver.device_name()}
+    now = datetime.datetime.now(datetime.timezone.utc)
+    results: dict[str, Any] = {"date": now.date().isoformat(), "run": f"{now:%Y-%m-%d %H:%M}"}
+    results["gpu"] = driver.device_name()
     results["cores"] = driver.n_cores()
     for stage in options.stages or STAGES:
         start = time.monotonic()
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
             elif stage == "measure":
                 results[stage] = measure.measure(options.variant, options.only, options.peers)
             else:
-                results[stage] = sanitize.sanitize()
+                results[stage] = sanitize.sanitize(options.sanitize)
         except Exception:  # the other stages are worth having
             results[stage] = traceback.format_exc()
             print(results[stage])
@@ -79,6 +81,12 @@ def build_archive(options: argparse.Namespace) -> int:
     return 0
 
 
+def merge_results(options: argparse.Namespace) -> None:
+    """Into the earlier results' file."""
+    parts = (json.loads(file.read_text()) for file in (options.earlier, options.results))
+    options.earlier.write_text(json.dumps(merge.merged(*parts), indent=1))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -90,6 +98,9 @@ def main() -> int:
     runner.add_argument("archive", type=Path)
     runner.add_argument("stages", nargs="*", choices=[*STAGES, []])
     runner.add_argument("--output", type=Path, default=Path())
+    runner.add_argument(
+        "--sanitize", type=re.compile, metavar="PATTERN", help="only these tests and mistakes"
+    )
     runner.set_defaults(command=run)
     for command in (builder, runner):
         command.add_argument("--peers", type=Path, help="a folder with other projects' sources")
@@ -97,6 +108,10 @@ def main() -> int:
         command.add_argument(
             "--variant", action="append", default=[], metavar="LABEL=FOLDER", help="other shaders"
         )
+    merger = commands.add_parser("merge")
+    merger.add_argument("earlier", type=Path, help="results that are written anew")
+    merger.add_argument("results", type=Path, help="of a run of a part")
+    merger.set_defaults(command=merge_results)
     writer = commands.add_parser("report")
     writer.add_argument("results", type=Path)
     writer.set_defaults(command=lambda o: print(report.page(json.loads(o.results.read_text()))))

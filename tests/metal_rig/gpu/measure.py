@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metal_rig.gpu.cases import Case, Ceiling, Decode, Linear, Prefill
+from metal_rig.gpu.peer_prefill import MlxPrefill, VllmPrefill
 from metal_rig.gpu.peers import peer_cases
 
 LINEAR_TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")
@@ -51,6 +52,7 @@ def product_cases() -> Iterator[Case]:
         for partition, round_ in ((512, 512), (1024, 512), (1024, 1024)):
             yield Decode(64, 32768, name, name, partition=partition, round=round_)
     yield Prefill()
+    yield Prefill(matrix="float")
 
 
 def cases(
@@ -62,10 +64,18 @@ def cases(
         label, folder = variant.split("=")
         found += variant_cases(label, Path(folder).resolve())
     if peers is not None:
-        found += peer_cases(peers, BATCHES)
+        found += [*peer_cases(peers, BATCHES), *prefill_peers(peers)]
     found = [c for c in found if not only or only.search(repr(c)) or isinstance(c, Ceiling)]
     # Those that share a pool of blocks follow each other.
     return sorted(found, key=lambda case: (isinstance(case, Decode), _pool(case)))
+
+
+def prefill_peers(folder: Path) -> Iterator[Case]:
+    for halves in (False, True):
+        if (folder / "vllm-metal").is_dir():
+            yield VllmPrefill(folder / "vllm-metal", halves=halves)
+        if (folder / "mlx").is_dir():
+            yield MlxPrefill(folder / "mlx", halves=halves)
 
 
 def _pool(case: Case) -> str:

@@ -38,6 +38,13 @@ from metal_rig.weights import random_weights
 STAND_INS = {
     "bf16_math.h": "",
     "logging.h": "",
+    # Metal's address spaces make four specialisations of one.
+    "type_traits.h": "namespace metal { template <class T> struct pointer_element;"
+    " template <class T> struct pointer_element<T*> { using type = remove_cv_t<T>; };"
+    " template <class T> using pointer_element_t = typename pointer_element<remove_cv_t<T>>::type;"
+    " template <class T> using remove_addrspace_t = T;"
+    " template <class T> struct is_empty { static constexpr bool value = __is_empty(T); };"
+    " template <class T> struct is_static : is_empty<remove_cv_t<T>> {}; }",
     "complex.h": "template <class T> struct complex_t { T real, imag;"
     " constexpr complex_t(T r = 0, T i = 0) : real(r), imag(i) {} };"
     " typedef complex_t<float> complex64_t;",
@@ -152,6 +159,15 @@ def _decode_result(
     return Result("decode", f"{batch} x {depth}", n_bytes, operations, seconds, error, details)
 
 
+def vllm_source(folder: Path, *more: str) -> str:
+    """The sources of vllm-metal's paged attention in the order of its build, and `more`."""
+    kernels = folder / "vllm_metal" / "metal" / "kernels_v2"
+    names = ("utils", "float8", "turboquant", "pagedattention", *more)
+    parts = [(kernels / f"{name}.metal").read_text() for name in names]
+    text = re.sub(r'(?m)^#include ".*"$', "", "\n".join(parts))
+    return "#define assert(condition)\n" + text
+
+
 @dataclass(frozen=True)
 class VllmDecode:
     """vllm-metal's paged attention: a single pass, or split in partitions of 512."""
@@ -163,11 +179,7 @@ class VllmDecode:
     block_size: int = 16
 
     def units(self) -> list[Unit]:
-        kernels = self.folder / "vllm_metal" / "metal" / "kernels_v2"
-        names = ("utils", "float8", "turboquant", "pagedattention")
-        parts = [(kernels / f"{name}.metal").read_text() for name in names]
-        text = re.sub(r'(?m)^#include ".*"$', "", "\n".join(parts))
-        text = "#define assert(condition)\n" + text
+        text = vllm_source(self.folder)
         flags = {10: self.split, 20: False, 30: False, 40: False, 50: False}
         constants: dict[int, np.generic] = {i: np.bool_(v) for i, v in flags.items()}
         constants |= {i: np.int32(v) for i, v in ((60, 0), (70, 0), (110, 0))}

@@ -87,9 +87,17 @@ def run_tests(tool: str, test: str) -> Finding:
     return Finding(test, tool, is_right, _summary(report))
 
 
-def sanitize(n_workers: int = 8) -> list[dict[str, Any]]:
-    """All findings. Needs compute-sanitizer on the path and a GPU."""
+def sanitize(only: re.Pattern[str] | None = None, n_workers: int = 8) -> list[dict[str, Any]]:
+    """All findings, or those whose names have the pattern.
+
+    Needs compute-sanitizer on the path and a GPU.
+    """
+
+    def is_wanted(name: str) -> bool:
+        return only is None or only.search(name) is not None
+
+    tests = [t for t in CLEAN_TESTS if is_wanted(t)]
     with ThreadPoolExecutor(n_workers) as executor:
-        clean = [executor.submit(run_tests, tool, t) for tool in TOOLS for t in CLEAN_TESTS]
-        planted = [executor.submit(run_plant, plant) for plant in plants()]
+        clean = [executor.submit(run_tests, tool, t) for tool in TOOLS for t in tests]
+        planted = [executor.submit(run_plant, plant) for plant in plants() if is_wanted(plant.name)]
         return [asdict(future.result()) for future in [*clean, *planted]]

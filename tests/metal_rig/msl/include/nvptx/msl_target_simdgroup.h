@@ -153,12 +153,24 @@ METAL_FUNC vec<float, 2> __msl_matrix_multiply(vec<half, 2> a, vec<half, 2> b, v
 }
 template <class TA, class TB>
 METAL_FUNC vec<float, 2> __msl_matrix_multiply(vec<TA, 2> a, vec<TB, 2> b, vec<float, 2> c) {
-  const uint lane = __msl_lane_index();
+#ifdef MSL_PRODUCTS_OF_HALVES  // rounds, for comparisons of what is around the products
+  return __msl_matrix_multiply(vec<half, 2>((half)a.__s[0], (half)a.__s[1]),
+                               vec<half, 2>((half)b.__s[0], (half)b.__s[1]), c);
+#endif
+  const uint mask = __all_lanes();
   const vec<float, 2> left((float)a.__s[0], (float)a.__s[1]);
   const vec<float, 2> right((float)b.__s[0], (float)b.__s[1]);
-  _MSL_UNROLL for (uint k = 0; k < 8; k++) {
-    const vec<float, 2> row = simd_shuffle(right, (ushort)(k * 4 + lane % 4));
-    const float x = simd_shuffle(left.__s[k % 2], (ushort)((lane & ~3u) + k / 2));
+  _MSL_UNROLL for (int k = 0; k < 8; k++) {
+    // Element k of the lane's row of a: lane k / 2 of its four. Row k of b: lane % 4 of that row's.
+    // The last operand says which bits of the lane's own number stay, so that none is computed.
+    const auto of_row = [=](uint w) __attribute__((always_inline)) {
+      return (uint)__nvvm_shfl_sync_idx_i32(mask, w, k / 2, 0x1c1f);
+    };
+    const auto of_column = [=](uint w) __attribute__((always_inline)) {
+      return (uint)__nvvm_shfl_sync_idx_i32(mask, w, k * 4, 0x031f);
+    };
+    const float x = __exchange_words(left.__s[k % 2], of_row);
+    const vec<float, 2> row = __exchange_words(right, of_column);
     c.__s[0] = __builtin_fmaf(x, row.__s[0], c.__s[0]);
     c.__s[1] = __builtin_fmaf(x, row.__s[1], c.__s[1]);
   }

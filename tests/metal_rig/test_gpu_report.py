@@ -1,0 +1,79 @@
+"""Results of GPU runs: a part measured again takes the place of what it was before."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from metal_rig.gpu.build import ROOT
+from metal_rig.gpu.merge import merged
+from metal_rig.gpu.report import page
+
+Results = dict[str, Any]
+
+
+def row(group: str, name: str, seconds: float, **details: Any) -> dict[str, Any]:
+    details = {"label": ""} | details
+    sizes = {"n_bytes": 1000, "n_operations": 10, "error": 0.0}
+    return {"group": group, "name": name, "seconds": seconds, "details": details} | sizes
+
+
+def committed() -> Results:
+    results: Results = json.loads((ROOT / "docs" / "reports" / "gpu.json").read_text())
+    return results
+
+
+def part_of(results: Results, *rows: dict[str, Any], copy_seconds: float) -> Results:
+    copy = row("ceiling", "copy", copy_seconds)
+    run = {"date": "2999-01-01", "run": "2999-01-01 00:00", "gpu": results["gpu"], "cores": 1}
+    return run | {"measure": [copy, *rows]}
+
+
+def test_the_committed_table_is_the_report_of_the_committed_results() -> None:
+    table = (ROOT / "docs" / "reports" / "gpu.md").read_text()
+    assert table.rstrip("\n") == page(committed()).rstrip("\n")
+
+
+def test_a_part_takes_the_place_of_its_cases_alone() -> None:
+    base = committed()
+    again = row("linear", "Q4_0", 0.5, tokens_per_pass=1)
+    result = merged(base, part_of(base, again, copy_seconds=1.0))
+    [found] = [
+        r
+        for r in result["measure"]
+        if r["name"] == "Q4_0" and r["details"] == again["details"] and r["group"] == "linear"
+    ]
+    assert found["seconds"] == 0.5
+    assert len(result["measure"]) == len(base["measure"]) + 1  # the part's ceiling
+    assert result["sanitize"] == base["sanitize"]
+    assert result["check"] == base["check"]
+
+
+def test_a_share_is_of_the_ceiling_of_its_own_run() -> None:
+    base = committed()
+    again = row("linear", "Q4_0", 0.5, tokens_per_pass=1)
+    lines = page(merged(base, part_of(base, again, copy_seconds=0.125))).splitlines()
+    before = page(base).splitlines()
+    assert "| mat-vec Q4_0: at least 60% of copy | 25% | **no** |" in lines
+    [q8_0] = [line for line in before if line.startswith("| mat-vec Q8_0: at least")]
+    assert q8_0 in lines, "others keep their share"
+
+
+def test_findings_are_replaced_by_test_and_tool() -> None:
+    base = committed()
+    first = base["sanitize"][0] | {"is_right": False}
+    result = merged(base, part_of(base, copy_seconds=1.0) | {"sanitize": [first]})
+    assert len(result["sanitize"]) == len(base["sanitize"])
+    assert [f for f in result["sanitize"] if not f["is_right"]] == [first]
+    assert len(result["measure"]) == len(base["measure"]), "a ceiling that nothing refers to goes"
+
+
+def test_what_is_not_merged() -> None:
+    base = committed()
+    part = part_of(base, copy_seconds=1.0)
+    with pytest.raises(ValueError, match="are not merged"):
+        merged(base, part | {"gpu": "another"})
+    with pytest.raises(ValueError, match="with failures"):
+        merged(base, part | {"measure": [{"case": "Linear", "failed": "trace"}]})
