@@ -72,7 +72,8 @@ def test_everything_is_given_back(rig: SoftwareMetal, metal_llm: Load) -> None:
     del llm
     gc.collect()
     assert ledger.used_bytes == 0
-    assert (rig.n_live_buffers, rig.n_live_command_buffers) == (before, 0)
+    assert rig.n_live_buffers <= before  # another test's model may have gone in the meantime
+    assert rig.n_live_command_buffers == 0
 
 
 def test_the_working_set_is_a_limit(rig: SoftwareMetal, metal_llm: Load) -> None:
