@@ -66,6 +66,20 @@ def test_baselines_belong_to_machines(tmp_path: Path) -> None:
     assert again.of(other) == (row(2),)
 
 
+def test_noise_between_runs() -> None:
+    slow, quick = row(80, 81, 79), row(100, 101, 99)
+    assert slow.regression(quick)
+    longer = row(7).model_copy(update={"label": "tg128"})
+    stored = Baseline().updated(MACHINE, (quick,)).extended(MACHINE, (row(90, 91, 89), longer))
+    [both, alone] = stored.of(MACHINE) or ()
+    assert (both.speed, both.runs, alone.runs) == (95, (100, 90), ())
+    assert both.noise == pytest.approx(3 * 50**0.5 / 95)
+    assert not slow.regression(both)
+    assert row(70, 70, 70).regression(both)
+    [_, third] = stored.extended(MACHINE, (row(95, 95),)).of(MACHINE) or ()
+    assert third.runs == (100, 90, 95)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"entries": 1}', '{"entries": [{}]}', '{"more": 1}'])
 def test_other_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "speeds").write_text(text)

@@ -142,11 +142,13 @@ def test_an_exception_in_a_check_breaks_it(cli: Run, reference: Path, tmp_path: 
 
 def test_speeds_are_stored_and_a_regression_names_its_operation(cli: Run, tmp_path: Path) -> None:
     speed = ("validate", MODEL, "--only", "speed", "--strategies", "contiguous", "-t", 2)
-    assert cli(*speed, "--write-baseline", "speeds.json").code == 0
+    for extend in ((), ("--extend",)):
+        assert cli(*speed, "--write-baseline", "speeds.json", *extend).code == 0
     stored = json.loads((tmp_path / "speeds.json").read_text())
     [entry] = stored["entries"]
     assert [row["label"] for row in entry["rows"]][:2] == ["pp512", "tg64"]
     for row in entry["rows"]:
+        assert len(row.pop("runs")) == 2
         row["samples"] = [1000 * s for s in row["samples"]]
         for name in row["stages"]:
             row["stages"][name] /= 1 if "attention" in name else 1000
@@ -216,6 +218,7 @@ def test_beside_llamacpp(
         (("--reference", "absent.json"), "absent.json cannot be read"),
         (("--only", "coherence", "-o", "/proc/no/where"), "cannot be written"),
         (("--only", "coherence", "--write-baseline", "x"), "needs the check named speed"),
+        (("--only", "speed", "--extend"), "goes with --write-baseline"),
     ],
 )
 def test_misuse(cli: Run, arguments: tuple[str, ...], part: str) -> None:

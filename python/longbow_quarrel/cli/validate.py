@@ -61,6 +61,10 @@ def validate(
         Path | None,
         typer.Option(metavar="FILE", help="Store this run's speeds there, if all bounds hold."),
     ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Keep what FILE has; noise is then also between runs."),
+    ] = False,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="PREFIX", help="Where the report goes."),
@@ -86,6 +90,8 @@ def validate(
     names = _chosen("--only", only, list(CHECKS))
     if write_baseline is not None and "speed" not in names:
         raise UsageError("--write-baseline needs the check named speed.")
+    if extend and write_baseline is None:
+        raise UsageError("--extend goes with --write-baseline.")
     chosen = _chosen("--strategies", strategies, cache.strategies())
     stored = Baseline.packaged() if baseline is None else Baseline.read(baseline)
     if reference is not None and model is None:
@@ -105,7 +111,7 @@ def validate(
     if found.broken:
         raise typer.Exit(1)
     if write_baseline is not None:
-        _store(write_baseline, stored, subjects[0], found)
+        _store(write_baseline, stored, subjects[0], found, extend=extend)
 
 
 def _subject(
@@ -165,7 +171,7 @@ def _print(found: Report, files: list[Path]) -> None:
     print("Broken: " + "; ".join(found.broken) if found.broken else "All bounds hold.")
 
 
-def _store(path: Path, stored: object, subject: Subject, found: Report) -> None:
+def _store(path: Path, stored: object, subject: Subject, found: Report, *, extend: bool) -> None:
     from longbow_quarrel.benchmarking import describe_machine
     from longbow_quarrel.device import make_device
     from longbow_quarrel.validation.baseline import Baseline, SpeedRow
@@ -182,4 +188,4 @@ def _store(path: Path, stored: object, subject: Subject, found: Report) -> None:
     before = Baseline.read(path) if path.exists() else stored
     assert isinstance(before, Baseline)
     machine = describe_machine(make_device(subject.config))
-    before.updated(machine, rows).write(path)
+    (before.extended if extend else before.updated)(machine, rows).write(path)

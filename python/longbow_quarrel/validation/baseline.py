@@ -26,6 +26,7 @@ class SpeedRow(_Strict):
     Attributes:
         label: as llama-bench writes it.
         samples: tokens per second of each round, all sequences together.
+        runs: medians of several runs, apart in time, of which ``samples`` are the last one's.
         stages: seconds per token of each kind of operation, in a round of its own.
     """
 
@@ -35,23 +36,28 @@ class SpeedRow(_Strict):
     label: str
     batch: int
     samples: tuple[float, ...] = Field(min_length=1)
+    runs: tuple[float, ...] = ()
     stages: dict[str, float]
 
     @property
     def speed(self) -> float:
-        return statistics.median(self.samples)
+        return statistics.median(self.runs or self.samples)
 
     @property
     def noise(self) -> float:
-        """Share of the speed by which rounds differ without a reason."""
-        if len(self.samples) < 2:
-            return LEAST_NOISE
-        deviations = _DEVIATIONS * statistics.stdev(self.samples) / self.speed
-        return min(_MOST_NOISE, max(LEAST_NOISE, deviations))
+        """Share of the speed by which rounds, or runs, differ without a reason."""
+        several = [s for s in (self.samples, self.runs) if len(s) > 1]
+        deviations = [_DEVIATIONS * statistics.stdev(s) / self.speed for s in several]
+        return min(_MOST_NOISE, max(LEAST_NOISE, *deviations, 0))
 
     def same_work(self, other: SpeedRow) -> bool:
         mine, others = ((r.sha256, r.strategy, r.label, r.batch) for r in (self, other))
         return mine == others
+
+    def after(self, before: SpeedRow) -> SpeedRow:
+        """This run in addition to those of ``before``."""
+        runs = (*(before.runs or (before.speed,)), self.speed)
+        return self.model_copy(update={"runs": runs})
 
     def regression(self, before: SpeedRow) -> str:
         """A sentence if this is slower than ``before`` by more than noise, else nothing."""
@@ -120,6 +126,13 @@ class Baseline(_Strict):
         kept = tuple(b for b in before if not any(b.same_work(r) for r in rows))
         others = tuple(e for e in self.entries if not e.machine.is_like(machine))
         return Baseline(entries=(*others, _Entry(machine=machine, rows=(*kept, *rows))))
+
+    def extended(self, machine: Machine, rows: tuple[SpeedRow, ...]) -> Baseline:
+        """With ``rows`` as another run beside those of the same work on such a machine."""
+        before = self.of(machine) or ()
+        olds = [next((b for b in before if b.same_work(row)), None) for row in rows]
+        runs = [row if old is None else row.after(old) for row, old in zip(rows, olds, strict=True)]
+        return self.updated(machine, tuple(runs))
 
     def write(self, path: Path) -> None:
         """
