@@ -90,6 +90,16 @@ def test_a_right_engine_passes(cli: Run, reference: Path, tmp_path: Path) -> Non
     assert "No baseline exists" in result.out
 
 
+@pytest.mark.usefixtures("metal")
+def test_the_metal_device_passes(cli: Run, reference: Path, tmp_path: Path) -> None:
+    """The command for the first person with a Mac."""
+    chosen = ("--only", QUALITY, "--strategies", "contiguous,paged", "--device", "metal")
+    result = cli("validate", MODEL, "--reference", reference, *chosen)
+    assert result.code == 0, result.out + result.err
+    assert set(results(tmp_path / "validation.json").values()) == {"holds"}
+    assert "; metal" in (tmp_path / "validation.md").read_text()
+
+
 @pytest.mark.parametrize("faulty", [False, True])
 def test_a_strategy_with_wrong_blocks(
     process: Run, reference: Path, tmp_path: Path, faulty: bool
