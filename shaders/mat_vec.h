@@ -7,7 +7,7 @@
 // compile with Metal's safe math mode.
 #pragma once
 #include "linear.h"
-#include "weight_slices.h"
+#include "weight_words.h"
 
 constant uint kTokensPerPass [[function_constant(kLinearTokensPerPass)]];
 
@@ -79,6 +79,129 @@ METAL_FUNC void add_slice(thread Sums& sums, thread const Pass& pass,
   }
 }
 
+// A slice of each row, as it lies in memory.
+template <typename Block>
+struct RowWords {
+  Words<Block> of[kRows];
+};
+
+template <typename Block>
+METAL_FUNC RowWords<Block> load_rows(thread const Rows<Block>& rows, uint block, uint part) {
+  return {{load_words(rows.of[0] + block, part), load_words(rows.of[1] + block, part),
+           load_words(rows.of[2] + block, part), load_words(rows.of[3] + block, part)}};
+}
+
+// The columns of x that a slice is multiplied with.
+template <typename Block>
+struct Columns {
+  float4 first[Slice<Block>::kSteps];
+  float4 second[Slice<Block>::kSteps];
+};
+
+template <typename Block>
+METAL_FUNC void load_columns(thread Columns<Block>& columns, thread const Pass& pass, uint block,
+                             uint part) {
+  UNROLL for (uint step = 0; step < Slice<Block>::kSteps; ++step) {
+    device const float* x =
+        pass.x + pass.start[0] + block * Block::kElements + Slice<Block>::column(part, step);
+    columns.first[step] = *(device const float4*)x;
+    columns.second[step] = *(device const float4*)(x + Slice<Block>::kGap);
+  }
+}
+
+// dot8() of a step, added to the sum of those before it. Where the second four weights come so many
+// times as large, steps do not share a factor: there is none before it.
+template <typename S>
+METAL_FUNC float add_dot8(thread const WeightStep& w, float4 first, float4 second, float sum) {
+  constexpr uint times = S::kSecondTimes;
+  static_assert(times == 1 || S::kShared == 1, "`sum` is left out");
+  if (times == 1) return dot4(w.second, second, dot4(w.first, first, sum));
+  return dot4(w.first, first, dot4(w.second, second, 0.0f) * (1.0f / float(times)));
+}
+
+// add_slice() for words: steps of a group share a factor, and a single token's columns come
+// `early`, so that they are on their way while weights are unpacked.
+template <typename Block>
+METAL_FUNC void add_words(thread Sums& sums, thread const Pass& pass,
+                          thread const RowWords<Block>& words, uint block, uint part,
+                          thread const Columns<Block>& early) {
+  typedef Slice<Block> S;
+  S w[kRows] = {unpacked(words.of[0], part), unpacked(words.of[1], part),
+                unpacked(words.of[2], part), unpacked(words.of[3], part)};
+  UNROLL for (uint group = 0; group < S::kSteps; group += S::kShared) {
+    float4 products[kMaxTokens];
+    float totals[kMaxTokens];
+    EACH_TOKEN(t, pass.n_tokens) {
+      products[t] = float4(0.0f);
+      totals[t] = 0.0f;
+    }
+    UNROLL for (uint step = group; step < group + S::kShared; ++step) {
+      const uint column = block * Block::kElements + S::column(part, step);
+      WeightStep q[kRows] = {w[0].weights(step), w[1].weights(step), w[2].weights(step),
+                             w[3].weights(step)};
+      EACH_TOKEN(t, pass.n_tokens) {
+        device const float* x = pass.x + pass.start[t] + column;
+        const bool is_loaded = kTokensPerPass == 1;
+        const float4 a = is_loaded ? early.first[step] : *(device const float4*)x;
+        const float4 b = is_loaded ? early.second[step] : *(device const float4*)(x + S::kGap);
+        const float4 sum = products[t];
+        products[t] = float4(add_dot8<S>(q[0], a, b, sum.x), add_dot8<S>(q[1], a, b, sum.y),
+                             add_dot8<S>(q[2], a, b, sum.z), add_dot8<S>(q[3], a, b, sum.w));
+        if (S::kHasOffset) totals[t] += sum8(a, b);
+      }
+    }
+    const float4 factors =
+        float4(w[0].factor(group), w[1].factor(group), w[2].factor(group), w[3].factor(group));
+    const float4 offsets =
+        float4(w[0].offset(group), w[1].offset(group), w[2].offset(group), w[3].offset(group));
+    EACH_TOKEN(t, pass.n_tokens) {
+      float4 sum = fma(factors, products[t], sums.of[t]);
+      if (S::kHasOffset) sum = fma(offsets, float4(totals[t]), sum);
+      sums.of[t] = sum;
+    }
+  }
+}
+
+// How a lane comes to all of its slices: in the order of the row, or part by part of its blocks.
+template <typename Block, bool kHasWords>
+struct Walk {
+  METAL_FUNC static void add_slices(thread Sums& sums, thread const Pass& pass,
+                                    thread const Rows<Block>& rows, uint lane, uint n_cols) {
+    const uint n_slices = n_cols / Slice<Block>::kElements;
+    for (uint slice = lane; slice < n_slices; slice += 32) add_slice(sums, pass, rows, slice);
+  }
+};
+
+template <typename Block>
+struct Walk<Block, true> {
+  METAL_FUNC static void add_slices(thread Sums& sums, thread const Pass& pass,
+                                    thread const Rows<Block>& rows, uint lane, uint n_cols) {
+    constexpr uint n_parts = Block::kElements / Slice<Block>::kElements, round = 32 / n_parts;
+    const uint n_blocks = n_cols / Block::kElements, part = lane % n_parts;
+    uint block = lane / n_parts;
+    Columns<Block> columns;
+    if (kTokensPerPass > 1) {  // products enough to wait behind, and registers scarce
+      for (; block < n_blocks; block += round) {
+        const RowWords<Block> words = load_rows(rows, block, part);
+        add_words(sums, pass, words, block, part, columns);
+      }
+    } else if (block < n_blocks) {
+      RowWords<Block> words = load_rows(rows, block, part);
+      for (; block < n_blocks; block += round) {
+        const RowWords<Block> ahead =
+            load_rows(rows, block + round < n_blocks ? block + round : block, part);
+        load_columns(columns, pass, block, part);
+        add_words(sums, pass, words, block, part, columns);
+        EACH_ROW(r) {
+          UNROLL for (uint i = 0; i < Words<Block>::kCount; ++i) {
+            words.of[r].at[i] = ahead.of[r].at[i];
+          }
+        }
+      }
+    }
+  }
+};
+
 // Rows of plain numbers that slices do not divide.
 template <typename Block>
 METAL_FUNC void add_elements(thread Sums& sums, thread const Pass& pass,
@@ -115,8 +238,7 @@ METAL_FUNC void multiply_rows(thread float* results, thread const Pass& pass,
   EACH_ROW(r) rows.of[r] = weight + ulong(min(first_row + r, n_rows - 1)) * row_blocks;
   Sums sums = {};
   if (Block::kElements > 1 || n_cols % Slice<Block>::kElements == 0) {
-    const uint n_slices = n_cols / Slice<Block>::kElements;
-    for (uint slice = lane; slice < n_slices; slice += 32) add_slice(sums, pass, rows, slice);
+    Walk<Block, (Words<Block>::kCount > 0)>::add_slices(sums, pass, rows, lane, n_cols);
   } else {
     add_elements(sums, pass, rows, lane, n_cols);
   }

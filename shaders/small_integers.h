@@ -31,3 +31,21 @@ METAL_FUNC float4 halves_of(uint word, uint bias) {
   return interleaved(integers_of(word & 0x000f000f, bias),
                      integers_of(word >> 8 & 0x000f000f, bias));
 }
+
+// Bytes 0 and 2 of a word (x) and bytes 1 and 3 (y) below the upper bits of the half 1024, so that
+// the parts of a byte are taken out with one `and` each, where they stand.
+METAL_FUNC uint2 byte_pairs(uint word) { return uint2(word, word >> 8) | 0x64006400; }
+
+// The bits `field` of each of byte_pairs(), with `above` for what is stored elsewhere, less `bias`;
+// in the order of the word. A field that begins at bit n is 2^n times its integer, below 1024.
+METAL_FUNC float4 fields_of(uint2 pairs, uint field, uint bias, uint2 above = uint2(0)) {
+  const uint2 bits = (pairs & (0x64006400 | field | field << 16)) | above;
+  const half2 offset = half2(half(1024 + bias));
+  return interleaved(float2(as_type<half2>(bits.x) - offset),
+                     float2(as_type<half2>(bits.y) - offset));
+}
+
+// What fields_of() takes as `above`: bits of four bytes, moved up by `distance` to `field`.
+METAL_FUNC uint2 moved_up(uint word, uint distance, uint field) {
+  return uint2(word << distance, word >> (8 - distance)) & (field | field << 16);
+}

@@ -2,9 +2,10 @@
 //
 // Lane i of a simdgroup reads slices i, i + 32, ... of a row, so that neighbours read neighbouring
 // bytes. A slice comes as kSteps times eight weights: `factor * q + offset`, of which q is
-// unpacked and the rest is applied to a sum of eight products. The first four weights of a step
-// belong to the columns from column() on, the other four begin kGap columns later. Words are read
-// as wide as a block's alignment allows: 16 bytes for plain numbers, Q4_K and Q5_K.
+// unpacked and the rest is applied to a sum of products. The first four weights of a step belong to
+// the columns from column() on, the other four begin kGap columns later. Words are read as wide as
+// a block's alignment allows: 16 bytes for plain numbers. Q8_0, Q4_0, Q4_K and Q5_K are in
+// weight_words.h.
 #pragma once
 #include "dequantize.h"
 #include "small_integers.h"
@@ -17,6 +18,12 @@ struct WeightStep {
 // kElements: weights of a slice; kHasOffset: offset() is not always zero.
 template <typename Block>
 struct Slice;
+
+// A slice as it lies in memory; of types that weight_words.h does not name there is none.
+template <typename Block>
+struct Words {
+  enum : uint { kCount = 0 };
+};
 
 inline uint join(ushort low, ushort high) { return uint(low) | uint(high) << 16; }
 
@@ -86,47 +93,10 @@ inline Slice<BlockBF16> load_slice(device const BlockBF16* row, uint slice) {
 
 // Blocks of 32.
 
-template <>
-struct Slice<BlockQ8_0> {  // twice four bytes, so that neighbours' columns of x are side by side
-  enum : uint { kElements = 8, kSteps = 1, kGap = 16, kHasOffset = 0 };
-  uint2 q;
-  half scale;
-
-  static uint column(uint slice, uint) { return slice / 4 * 32 + slice % 4 * 4; }
-  WeightStep weights(uint) const { return {signed_bytes_of(q.x), signed_bytes_of(q.y)}; }
-  float factor(uint) const { return float(scale); }
-  float offset(uint) const { return 0.0f; }
-};
-
-inline Slice<BlockQ8_0> load_slice(device const BlockQ8_0* row, uint slice) {
-  device const BlockQ8_0* block = row + slice / 4;
-  device const uchar* q = (device const uchar*)block->q + slice % 4 * 4;
-  return {uint2(load_word(q), load_word(q + 16)), block->scale};
-}
-
 // Eight bytes of halves are 16 weights: step s takes the halves of four bytes, which are 16 columns
 // apart.
 inline uint halves_column(uint slice, uint step) {
   return slice / 2 * 32 + slice % 2 * 8 + step * 4;
-}
-
-template <>
-struct Slice<BlockQ4_0> {
-  enum : uint { kElements = 16, kSteps = 2, kGap = 16, kHasOffset = 0 };
-  uint2 q;
-  half scale;
-
-  static uint column(uint slice, uint step) { return halves_column(slice, step); }
-  WeightStep weights(uint step) const {
-    return {halves_of(q[step], 8), halves_of(q[step] >> 4, 8)};
-  }
-  float factor(uint) const { return float(scale); }
-  float offset(uint) const { return 0.0f; }
-};
-
-inline Slice<BlockQ4_0> load_slice(device const BlockQ4_0* row, uint slice) {
-  device const BlockQ4_0* block = row + slice / 2;
-  return {load_words(block->q + slice % 2 * 8), block->scale};
 }
 
 template <>
@@ -263,74 +233,6 @@ inline Slice<BlockQ3_K> load_slice(device const BlockQ3_K* row, uint slice) {
           int4(q3_k_scale(block->scales, sub), q3_k_scale(block->scales, sub + 2),
                q3_k_scale(block->scales, sub + 4), q3_k_scale(block->scales, sub + 6)),
           block->scale};
-}
-
-// The 16 bytes in front of a Q4_K or Q5_K block: d and dmin, then the twelve bytes of k_scale.
-// Returns scale (x) and minimum (y) of sub-block 2 * pair, and of the one after it (z and w).
-inline float4 k_scales(uint4 header, uint pair) {
-  const bool later = pair >= 2;
-  const uint scales =
-      select(header.y & 0x3f3f3f3f, (header.w & 0x0f0f0f0f) | (header.y >> 2 & 0x30303030), later);
-  const uint minimums = select(header.z & 0x3f3f3f3f,
-                               (header.w >> 4 & 0x0f0f0f0f) | (header.z >> 2 & 0x30303030), later);
-  const uint shift = pair % 2 * 16;
-  const float2 super_scales = float2(as_type<half2>(header.x));
-  return float4(super_scales.x * float(scales >> shift & 0xff),
-                super_scales.y * float(minimums >> shift & 0xff),
-                super_scales.x * float(scales >> shift >> 8 & 0xff),
-                super_scales.y * float(minimums >> shift >> 8 & 0xff));
-}
-
-// Slices of Q4_K and Q5_K take 16 of the 32 bytes that two sub-blocks share: steps 0 and 1 are of
-// the first sub-block, 2 and 3 of the second.
-inline uint pair_column(uint slice, uint step) {
-  return slice / 2 * 64 + slice % 2 * 16 + step / 2 * 32 + step % 2 * 8;
-}
-
-template <>
-struct Slice<BlockQ4_K> {
-  enum : uint { kElements = 32, kSteps = 4, kGap = 4, kHasOffset = 1 };
-  uint4 q;
-  float4 scales;
-
-  static uint column(uint slice, uint step) { return pair_column(slice, step); }
-  WeightStep weights(uint step) const {
-    const uint2 words = (step % 2 == 0 ? q.xy : q.zw) >> (step / 2 * 4);
-    return {halves_of(words.x, 0), halves_of(words.y, 0)};
-  }
-  float factor(uint step) const { return step < 2 ? scales.x : scales.z; }
-  float offset(uint step) const { return step < 2 ? -scales.y : -scales.w; }
-};
-
-// A block is nine times 16 bytes.
-inline Slice<BlockQ4_K> load_slice(device const BlockQ4_K* row, uint slice) {
-  device const uint4* block = (device const uint4*)row + slice / 8 * 9;
-  return {block[1 + slice % 8], k_scales(block[0], slice % 8 / 2)};
-}
-
-template <>
-struct Slice<BlockQ5_K> {
-  enum : uint { kElements = 32, kSteps = 4, kGap = 4, kHasOffset = 1 };
-  uint4 q;
-  uint4 high;  // bits 0 and 1: the fifth bits of the two sub-blocks
-  float4 scales;
-
-  static uint column(uint slice, uint step) { return pair_column(slice, step); }
-  WeightStep weights(uint step) const {
-    const uint2 words = (step % 2 == 0 ? q.xy : q.zw) >> (step / 2 * 4);
-    const uint2 fifth = (step % 2 == 0 ? high.xy : high.zw) >> (step / 2) & 0x01010101;
-    const uint2 bits = (words & 0x0f0f0f0f) | fifth << 4;
-    return {bytes_of(bits.x, 0), bytes_of(bits.y, 0)};
-  }
-  float factor(uint step) const { return step < 2 ? scales.x : scales.z; }
-  float offset(uint step) const { return step < 2 ? -scales.y : -scales.w; }
-};
-
-// A block is eleven times 16 bytes.
-inline Slice<BlockQ5_K> load_slice(device const BlockQ5_K* row, uint slice) {
-  device const uint4* block = (device const uint4*)row + slice / 8 * 11;
-  const uint pair = slice % 8 / 2;
-  return {block[3 + slice % 8], block[1 + slice % 2] >> (2 * pair), k_scales(block[0], pair)};
 }
 
 template <>

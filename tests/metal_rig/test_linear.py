@@ -150,6 +150,19 @@ def test_a_row_s_bits_do_not_depend_on_the_others(phase: str, dtype: Type) -> No
             assert np.isnan(got[others]).all(), "rows that take no part are not written"
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=lambda t: t.name)
+def test_a_long_row_alone_and_in_company(dtype: Type) -> None:
+    """Lanes have none, some and many slices, so that loads ahead begin, go on and end."""
+    elements = block_elements(dtype)
+    for n_blocks in (1, 9, 18) if elements > 1 else (100, 520):
+        case = make_case(dtype, 2, 3, n_blocks * elements)
+        together = run_linear("decode", case, tokens_per_pass=4)
+        check(case, together, reference.linear(case.x, case.weights.values))
+        for token in (0, 1):
+            alone = run_linear("decode", case, tokens=[token], tokens_per_pass=1)
+            np.testing.assert_array_equal(alone[token], together[token])
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_threadgroups_write_apart(phase: str) -> None:
     case = make_case(Type.Q5_0, 9, 70, 64)
