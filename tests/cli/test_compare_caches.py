@@ -133,3 +133,13 @@ def test_misuse(
     assert (result.code, result.out) == (2, "")
     assert part in result.err
     assert result.err.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written(process: Run, llama3: Path, tmp_path: Path) -> None:
+    """Minutes of work are on the screen all the same."""
+    (tmp_path / "out" / "report.md").mkdir(parents=True)
+    small = ("--parts", "speed", "-l", 8, "-b", 1, "-n", 2, "-r", 1, "--cache", "paged", "-t", 1)
+    result = process("compare-caches", "-m", llama3, *small, "--out", "out")
+    assert result.code == 2
+    assert "| paged" in result.out
+    assert "out cannot be written to (Is a directory)" in result.err

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from longbow_quarrel import LLM, SamplingParams
+from longbow_quarrel.errors import UsageError
 from longbow_quarrel.profiling import Recorder, Recording, write_trace
 
 Load = Callable[..., LLM]
@@ -168,3 +169,11 @@ def test_it_says_what_it_is_and_what_it_lacks(tiny_llm: Load, tmp_path: Path) ->
     assert about["lost_spans"]["engine"] > 0
     assert about["lost_cache_events"] > 0
     test_spans_of_a_thread_nest(trace)
+
+
+@pytest.mark.parametrize("name", ["missing/trace.json", "missing/trace.json.gz", "/dev/full"])
+def test_places_that_cannot_be_written(recording: Recording, tmp_path: Path, name: str) -> None:
+    if name == "/dev/full" and not Path(name).exists():
+        pytest.skip("this system has no device that is always full")
+    with pytest.raises(UsageError, match=f"{name} cannot be written"):
+        write_trace(recording, tmp_path / name)

@@ -135,9 +135,9 @@ def compare_caches(
     )
     with progress.bar("compare-caches") as tell:
         found = compare(path, contenders, settings, tell)
+    _print(found, as_json)  # first: a full disk must not take minutes of work along
     if out is not None:
         _write(found, out)
-    _print(found, as_json)
 
 
 def _print(found: Comparison, as_json: bool) -> None:
@@ -151,12 +151,19 @@ def _print(found: Comparison, as_json: bool) -> None:
 def _write(found: Comparison, folder: Path) -> None:
     from longbow_quarrel.benchmarking import plots, report
 
-    pictures = [path.relative_to(folder).as_posix() for path in plots.draw(found, folder / "plots")]
     command = shlex.join(["longbow-quarrel", *sys.argv[1:]])
-    (folder / "report.md").write_text(report.markdown(found, pictures, command), encoding="utf-8")
-    (folder / "report.json").write_text(
-        json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8"
-    )
+    try:
+        drawn = plots.draw(found, folder / "plots")
+        pictures = [path.relative_to(folder).as_posix() for path in drawn]
+        page = report.markdown(found, pictures, command)
+        (folder / "report.md").write_text(page, encoding="utf-8")
+        (folder / "report.json").write_text(
+            json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8"
+        )
+    except OSError as e:
+        raise UsageError(
+            f"{folder} cannot be written to ({e.strerror}); make room or choose another place."
+        ) from None
 
 
 def _text(file: Path | None) -> str:

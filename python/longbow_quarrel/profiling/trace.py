@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TextIO
 
 from longbow_quarrel import __version__
+from longbow_quarrel.errors import UsageError
 from longbow_quarrel.profiling.recorder import Part, Recording, RequestTimes, Track
 
 _THREADS, _CACHE, _REQUESTS = 1, 2, 3  # processes of the trace
@@ -26,12 +27,20 @@ def write_trace(recording: Recording, path: Path) -> int:
     """Write a trace; with gzip where the name ends with ``.gz``, which Perfetto reads too.
 
     Returns the number of events.
+
+    Raises:
+        UsageError: it cannot be written.
     """
-    if path.suffix == ".gz":
-        with gzip.open(path, "wt", encoding="utf-8", compresslevel=4) as file:
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path, "wt", encoding="utf-8", compresslevel=4) as file:
+                return _write(recording, file)
+        with path.open("w", encoding="utf-8") as file:
             return _write(recording, file)
-    with path.open("w", encoding="utf-8") as file:
-        return _write(recording, file)
+    except OSError as e:
+        raise UsageError(
+            f"{path} cannot be written ({e.strerror}); make room or choose another place."
+        ) from None
 
 
 def _write(recording: Recording, file: TextIO) -> int:
