@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from longbow_quarrel import sources
 from longbow_quarrel.benchmarking import Machine
 from longbow_quarrel.errors import UsageError
 from longbow_quarrel.validation.baseline import Baseline, SpeedRow
@@ -78,6 +79,12 @@ def test_noise_between_runs() -> None:
     assert row(70, 70, 70).regression(both)
     [_, third] = stored.extended(MACHINE, (row(95, 95),)).of(MACHINE) or ()
     assert third.runs == (100, 90, 95)
+
+
+def test_the_packaged_one_has_the_catalogue_and_what_varies_between_runs() -> None:
+    rows = [row for entry in Baseline.packaged().entries for row in entry.rows]
+    assert {row.sha256 for row in rows} == {entry.sha256 for entry in sources.catalog()}
+    assert all(len(row.runs) >= 3 and row.stages for row in rows)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"entries": 1}', '{"entries": [{}]}', '{"more": 1}'])
