@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,10 +153,25 @@ def test_full_disk_while_pulling(process: Run, tmp_path: Path) -> None:
     assert Path(result.out.strip()).read_bytes() == model
 
 
-def test_full_disk_behind_standard_output(process: Run, llama3: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_disk_behind_standard_output(
+    process: Run, llama3: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("wb") as full:
         result = process("generate", "Hi", "-m", llama3, "-n", 3, stdout=full)
     check(result, 1, "No space left on device")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs(llama3: Path, tmp_path: Path, closed: str) -> None:
+    """The file that is opened next must not become one of them."""
+    trace = tmp_path / "trace.json"
+    command = (
+        f'"{sys.executable}" -m longbow_quarrel.cli profile Hi -m "{llama3}" -n 2 -o "{trace}"'
+    )
+    assert os.system(f"{command} {closed} <&-") == 0
+    assert json.loads(trace.read_text())["traceEvents"]
 
 
 def test_reader_that_leaves(start: Start, llama3: Path) -> None:

@@ -17,6 +17,9 @@ WRONG_USAGE = 2
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see :func:`longbow_quarrel.cli.main`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as some who start daemons do
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a model's text must not fail in a C locale
@@ -41,7 +44,12 @@ def _invoke(arguments: list[str]) -> int:
         _abandon_stdout()
         return e.code if isinstance(e.code, int) else FAILED
     except Exception as e:
-        return _explain(e)
+        code = _explain(e)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):  # what cannot be written would be tried again at the end
+            _abandon_stdout()
+        return code
 
 
 def _call(arguments: list[str], guard: interrupt.InterruptGuard) -> int:
@@ -85,6 +93,7 @@ def _print_error(sentence: str) -> None:
 
 
 def _abandon_stdout() -> None:
-    """Keep the interpreter from complaining, when it ends, about a pipe that nobody reads."""
+    """Keep the interpreter from complaining, when it ends, about a pipe that nobody reads or a
+    full disk."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
