@@ -107,6 +107,28 @@ def _python_was_starting(code: int, err: bytes) -> bool:
     return b"longbow_quarrel" not in err and (code < 0 or in_python)
 
 
+SWALLOWED = """
+import os, signal, sys, time
+from longbow_quarrel.cli import interrupt
+
+class Leaving:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+with interrupt.guard():
+    leaving = Leaving()
+    del leaving
+    print("went on")
+"""
+
+
+def test_where_python_drops_exceptions() -> None:
+    """As in a finalizer, or in the callback that ends an import."""
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, b"", b"")
+
+
 def test_while_generating(start: Start, llama3: Path) -> None:
     process = start("generate", "Hi", "-m", llama3, *LONG)
     assert process.stdout is not None

@@ -36,6 +36,8 @@ class InterruptGuard:
         self._is_ours = self._previous in (signal.default_int_handler, leave_at_once)
         if self._is_ours:
             signal.signal(signal.SIGINT, self._on_signal)
+            self._previous_hook = sys.unraisablehook
+            sys.unraisablehook = self._on_unraisable
             threading.Thread(target=self._watch, name="ctrl-c", daemon=True).start()
 
     @contextmanager
@@ -51,6 +53,7 @@ class InterruptGuard:
         self._reacted.set()
         if self._is_ours:
             signal.signal(signal.SIGINT, self._previous)
+            sys.unraisablehook = self._previous_hook
         signal.set_wakeup_fd(self._previous_fd)
         os.close(self._write)  # ends the thread's read
 
@@ -59,6 +62,12 @@ class InterruptGuard:
         if self._caught is None:
             raise KeyboardInterrupt
         self._caught.set()
+
+    def _on_unraisable(self, dropped: sys.UnraisableHookArgs) -> None:
+        """A finalizer or an import's last callback ran when Ctrl-C came: Python goes on there."""
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            _leave()
+        self._previous_hook(dropped)
 
     def _watch(self) -> None:
         while data := os.read(self._read, 64):
