@@ -125,7 +125,12 @@ with interrupt.guard():
 
 def test_where_python_drops_exceptions() -> None:
     """As in a finalizer, or in the callback that ends an import."""
-    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED],
+        capture_output=True,
+        timeout=30,
+        preexec_fn=heed_interrupts,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, b"", b"")
 
 
