@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -53,6 +54,10 @@ class SpeedRow(_Strict):
     def same_work(self, other: SpeedRow) -> bool:
         mine, others = ((r.sha256, r.strategy, r.label, r.batch) for r in (self, other))
         return mine == others
+
+    def same_in(self, rows: Iterable[SpeedRow]) -> SpeedRow | None:
+        """The one of the same work, if there is one."""
+        return next((row for row in rows if row.same_work(self)), None)
 
     def after(self, before: SpeedRow) -> SpeedRow:
         """This run in addition to those of ``before``."""
@@ -123,14 +128,14 @@ class Baseline(_Strict):
     def updated(self, machine: Machine, rows: tuple[SpeedRow, ...]) -> Baseline:
         """With ``rows`` in place of those of the same work on such a machine."""
         before = self.of(machine) or ()
-        kept = tuple(b for b in before if not any(b.same_work(r) for r in rows))
+        kept = tuple(b for b in before if b.same_in(rows) is None)
         others = tuple(e for e in self.entries if not e.machine.is_like(machine))
         return Baseline(entries=(*others, _Entry(machine=machine, rows=(*kept, *rows))))
 
     def extended(self, machine: Machine, rows: tuple[SpeedRow, ...]) -> Baseline:
         """With ``rows`` as another run beside those of the same work on such a machine."""
         before = self.of(machine) or ()
-        olds = [next((b for b in before if b.same_work(row)), None) for row in rows]
+        olds = [row.same_in(before) for row in rows]
         runs = [row if old is None else row.after(old) for row, old in zip(rows, olds, strict=True)]
         return self.updated(machine, tuple(runs))
 

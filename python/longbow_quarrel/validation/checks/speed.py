@@ -28,10 +28,7 @@ def check(subject: Subject) -> Check:
         machine = describe_machine(runner.device)
     stored = subject.baseline.of(machine)
     facts = {"rows": [row.model_dump(mode="json") for row in rows]}
-    before = {
-        i: next((old for old in stored or () if old.same_work(row)), None)
-        for i, row in enumerate(rows)
-    }
+    before = {i: row.same_in(stored or ()) for i, row in enumerate(rows)}
     table = [_cells(row, before[i]) for i, row in enumerate(rows)]
     known = [(row, old) for row, old in zip(rows, before.values(), strict=True) if old is not None]
     if not known:
