@@ -8,6 +8,7 @@ from longbow_quarrel import LLM, SamplingParams, _core
 from longbow_quarrel.engine import Engine
 from longbow_quarrel.observer import EngineObserver
 from longbow_quarrel.request import Request
+from rollout.candidates import LosesBlocks
 
 
 def greedy(max_tokens: int = 8, **others: object) -> SamplingParams:
@@ -168,6 +169,21 @@ def test_a_preemption_has_the_reason_that_the_cache_gave(tiny_llm, monkeypatch):
     observer = watched(llm)
     llm.generate([[5 + i] * 20 for i in range(4)], greedy(40))
     assert observer.reasons == {"no_memory"}
+
+
+def test_the_last_to_run_leaves_the_queue_moving_when_it_gives_way(tiny_llm, monkeypatch):
+    bytes_per_token = tiny_llm("qwen3").engine.runner.kv_bytes_per_token
+    llm = tiny_llm("qwen3", cache="loses-blocks", kv_cache_memory=bytes_per_token * 128)
+    engine = llm.engine
+    requests = engine.add([5] * 60, greedy(30)) + engine.add([6] * 100, greedy(4))
+    engine.step()
+    assert engine.scheduler.running == requests[:1]  # there is no room for the other
+    strategy = engine.runner.cache
+    assert isinstance(strategy, LosesBlocks)
+    monkeypatch.setattr(strategy, "free", [])
+    monkeypatch.setattr(LosesBlocks, "is_on", True)
+    drain(engine)
+    assert [r.finish_reason for r in requests] == ["error", "error"]
 
 
 def test_cancelling_the_first_in_the_queue_lets_the_next_one_in(tiny_llm):

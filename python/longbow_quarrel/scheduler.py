@@ -183,6 +183,7 @@ class Scheduler:
         request.sequence = None
         request.n_computed = 0
         self.waiting.appendleft(request)
+        self._is_full = False  # its blocks are free, and it is next
         self.n_preemptions += 1
         self.observer.preempted(request, reason)
 
