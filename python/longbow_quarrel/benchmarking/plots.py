@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ _PANEL_INCHES = (3.4, 2.8)
 
 Value = Callable[[SpeedRow], float]
 _SPEED_PLOTS: dict[str, tuple[str, Value]] = {
-    "decode-speed": ("decode, tokens/s", lambda r: r.decode_rate),
+    "decode-speed": ("decode, tokens/s", lambda r: r.decode_rate or math.nan),
     "time-to-first-token": ("TTFT mean, s", lambda r: r.ttft.mean),
     "inter-token-latency": ("ITL p99, ms", lambda r: 1000 * r.itl.p99),
     "kv-memory": ("KV used, peak, MiB", lambda r: r.kv_used_bytes / 2**20),

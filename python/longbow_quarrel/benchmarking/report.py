@@ -62,9 +62,9 @@ def _speed(rows: Sequence[SpeedRow]) -> list[str]:
     return [
         "`batch` requests with prompts of `length` random tokens arrive together and are answered "
         "greedily. Output: generated tokens per second, prefill included. Decode: those of steps "
-        "in which every text decoded; MB/token is what each token has to read from memory, and "
-        "the limit what the bandwidth allows. Relative: decode rate over the first contender's. "
-        "The hash is that of the generated tokens.",
+        "in which every text decoded, - where there was none; MB/token is what each token has to "
+        "read from memory, and the limit what the bandwidth allows. Relative: decode rate over the "
+        "first contender's. The hash is that of the generated tokens.",
         _table(_SPEED_HEAD, (_speed_cells(row, rows) for row in rows)),
     ]
 
@@ -78,9 +78,9 @@ def _speed_cells(row: SpeedRow, rows: Sequence[SpeedRow]) -> tuple[str, ...]:
         str(row.length),
         str(row.batch),
         f"{row.output_rate:.1f}",
-        f"{row.decode_rate:.1f}",
+        f"{row.decode_rate:.1f}" if row.decode_rate else "-",
         f"{row.bytes_per_token / 1e6:.1f}",
-        f"{row.share_of_limit:.0%}",
+        f"{row.share_of_limit:.0%}" if row.decode_rate else "-",
         f"{row.decode_rate / first.decode_rate:.2f}" if has_rate else "-",
         row.token_hash,
     )
