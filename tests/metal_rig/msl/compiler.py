@@ -182,6 +182,8 @@ def _compile_cpp(cpp: Path, library: Path, target: Target, flags: list[str]) -> 
     clang = [toolchain.clangxx(), "-x", target.language, *include_flags(target), *flags, *language]
     if target is not CPU:
         _run([*clang, "-S", str(cpp), "-o", str(library)])
+        if target.finish is not None:
+            library.write_text(target.finish(library.read_text()))
         return
     compiled = cpp.with_suffix(".o")
     _run([*clang, "-c", str(cpp), "-o", str(compiled)])

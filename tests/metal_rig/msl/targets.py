@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from metal_rig.msl.products import pair_products
 from metal_rig.msl.rewriter import Rewritten
 
 
@@ -21,6 +22,7 @@ class Target:
     suffix: str  # of what it produces
     prologue: str = ""  # in front of all C++
     is_specialised_at_compile_time: bool = False
+    finish: Callable[[str], str] | None = None  # rewrites text that clang made
 
 
 def _cpu_entry_points(rewritten: Rewritten) -> str:
@@ -115,5 +117,6 @@ NVPTX = Target(
     # Every function may be used on the device without being marked for it.
     prologue="#pragma clang force_cuda_host_device begin\n",
     is_specialised_at_compile_time=True,
+    finish=pair_products,
 )
 TARGETS = {target.name: target for target in (CPU, NVPTX)}

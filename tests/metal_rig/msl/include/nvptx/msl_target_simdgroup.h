@@ -29,6 +29,14 @@ METAL_FUNC void __convert(vec<half, 2>& to, vec<float, 2> from) {
   to = __builtin_bit_cast(vec<half, 2>, __nvvm_ff2f16x2_rn(from.__s[1], from.__s[0]));
 }
 
+// Two shorts as one word: one instruction, which LLVM would make of shifts and masks.
+template <>
+inline uint as_type<uint, vec<ushort, 2>>(vec<ushort, 2> x) {
+  uint bits;
+  asm("mov.b32 %0, {%1, %2};" : "=r"(bits) : "h"(x.__s[0]), "h"(x.__s[1]));
+  return bits;
+}
+
 // With -D MSL_CHECK a kernel traps where part of a simdgroup asks for a cross-lane function, which
 // compute-sanitizer does not notice by itself.
 METAL_FUNC uint __all_lanes() {
@@ -135,7 +143,8 @@ METAL_FUNC void __msl_matrix_place(uint lane, uint& row, uint& column) {
 }
 // Half matrices use the upper half of a 16 x 8 x 8 product of the tensor cores, whose sums are in
 // float; what the lower half multiplies and adds is left open, so that no register is prepared for
-// it. Float ones are multiplied exactly, through shuffles.
+// it, and goes to a second product where there is one with the same right factor (products.py).
+// Float ones are multiplied exactly, through shuffles.
 METAL_FUNC uint __bits_of(vec<half, 2> x) {  // by way of a vector, of which no half is moved
   return __builtin_bit_cast(uint, __half_pair{x.__s[0], x.__s[1]});
 }
