@@ -104,45 +104,50 @@ inline void write_sums(thread const Rows& sums, thread const Scores& factors,
   }
 }
 
-// The same of matrices: scale groups of 32 elements, one of each simdgroup's at a time. `factor` is
-// that of the lane's row.
-inline void write_matrix_sums(thread MatrixSums& sums, float factor, thread const Destination& to,
+// One of a lane's values, for a head that only the GPU knows.
+inline float of_head(thread const Scores& values, uint head) {
+  float value = 0.0f;
+  EACH_HEAD(g) value = g == head ? values.v[g] : value;
+  return value;
+}
+
+// Those of the heads of a lane's two columns.
+inline float2 of_columns(thread const Scores& values, thread const MatrixPlace& place) {
+  const uint head = first_head(place);
+  return float2(of_head(values, head), of_head(values, kIsSplit ? head + 1 : head));
+}
+
+// The same of matrices: scale groups of 32 elements, one of each simdgroup's at a time. `factors`
+// are those of the lane's columns.
+inline void write_matrix_sums(thread MatrixSums& sums, float2 factors, thread const Destination& to,
                               thread const Lane& lane, thread const MatrixPlace& place,
                               threadgroup float4* shared) {
   const uint n = kKVScaleGroup / 4;
-  const uint rows = kIsSplit ? 1 : 2;  // of a head
-  threadgroup float4* own = shared + (lane.simdgroup * 8 + place.row) * n + place.pair * 2;
-#pragma unroll(2)
-  for (uint group = 0; group < uint(kValueGroups); ++group) {
-    float2 x[kPairsOfChunk];
+  threadgroup float4* own = shared + (lane.simdgroup * 8 + first_head(place)) * n + place.row;
+  EACH_VALUE_GROUP(group) {
+    float4 x;
+    float4 y;
 #pragma unroll(4)
-    for (uint i = 0; i < uint(kPairsOfChunk); ++i) {
-      x[i].x = sums.v[4 * group + i].thread_elements()[0] * factor;
-      x[i].y = sums.v[4 * group + i].thread_elements()[1] * factor;
+    for (uint i = 0; i < 4; ++i) {
+      x[i] = sums.v[4 * group + i].thread_elements()[0] * factors.x;
+      y[i] = sums.v[4 * group + i].thread_elements()[1] * factors.y;
     }
-    own[0] = float4(x[0].x, x[1].x, x[0].y, x[1].y);
-    own[1] = float4(x[2].x, x[3].x, x[2].y, x[3].y);
+    own[0] = kIsSplit ? x : x + y;
+    if (kIsSplit) own[n] = y;
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint i = lane.thread_index; i < kValueParts * kGroup * n; i += kAttentionThreads) {
       const uint part = i / (kGroup * n);
       const uint head = i / n % kGroup;
       float4 total = float4(0);
-      for (uint j = part; j < uint(kAttentionSimdgroups); j += kValueParts)
-        for (uint row = head * rows; row < (head + 1) * rows; ++row)
-          total += shared[(j * 8 + row) * n + i % n];
+#pragma unroll(4)
+      for (uint j = 0; j < uint(kAttentionSimdgroups) / kValueParts; ++j)
+        total += shared[((j * kValueParts + part) * 8 + head) * n + i % n];
       const uint at = (part * kValueGroups + group) * n + i % n;
       if (head < to.n_heads && at < kHeadDim / 4)
         ((device float4*)(to.sums + head * to.stride))[at] = total;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
-}
-
-// One of a lane's values, for a head that only the GPU knows.
-inline float of_head(thread const Scores& values, uint head) {
-  float value = 0.0f;
-  EACH_HEAD(g) value = g == head ? values.v[g] : value;
-  return value;
 }
 
 // The partition that a token's slot stands for: those of the sinks come first.
@@ -221,7 +226,8 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   Scores total = {};
   Rows sums = {};
   simdgroup_float8x8 matrices[kSums];
-  MatrixSums matrix_sums = {matrices, 1.0f};
+  MatrixSums matrix_sums;
+  matrix_sums.v = matrices;
   if (by_matrices_v) start_sums(matrix_sums);
   for (uint i = 0; i < kPartition; i += kRound) {
     if (!any_visible(begin + i, kRound, position, params.window, params.sinks)) continue;
@@ -251,15 +257,13 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
       sums.v[g].lo *= rescale.v[g];
       sums.v[g].hi *= rescale.v[g];
     }
-    if (by_matrices_v) scale_sums(matrix_sums, of_head(rescale, head_of_row(at.row)));
+    if (by_matrices_v) scale_sums(matrix_sums, of_columns(rescale, at));
     weigh_round(total, round, largest, lane, shared);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     switch (kVType) {
       case kKVQ8_0:
-        add_values_by_matrices<2>(matrix_sums, v, ids, round, lane, at, (threadgroup float*)shared);
-        break;
       case kKVQ4_0:
-        add_values_by_matrices<4>(matrix_sums, v, ids, round, lane, at, (threadgroup float*)shared);
+        add_values_by_matrices(matrix_sums, v, ids, round, lane, at, (threadgroup float*)shared);
         break;
       default:
         WITH_TILE(kVType, add_values, sums, v, round, lane, shared)
@@ -282,9 +286,11 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
       n_slots == 1 ? out + first_head * kHeadDim : partials + first_row * kHeadDim,
       n_slots == 1 ? kHeadDim : ulong(params.max_slots) * kHeadDim, n_heads};
   if (by_matrices_v) {
-    const float factor = matrix_sums.limit / kLargestWeight;
-    write_matrix_sums(matrix_sums, of_head(factors, head_of_row(at.row)) * factor, to, lane, at,
-                      shared);
+    // Rows of q4_0's high halves of bytes are of values times 16.
+    const float unit =
+        kVType == kKVQ4_0 && at.row % 2 != 0 ? kLargestWeight * 16.0f : kLargestWeight;
+    write_matrix_sums(matrix_sums, of_columns(factors, at) * (matrix_sums.limit / unit), to, lane,
+                      at, shared);
   } else {
     add_subsets(sums);
     write_sums(sums, factors, to, lane, shared);

@@ -1,192 +1,262 @@
-// Sums of weighted q8_0 and q4_0 values by matrices (decode_matrices.h): rows of weights times
-// values, whose rows are tokens.
+// Sums of weighted q8_0 and q4_0 values by matrices (decode_matrices.h): values, whose rows are
+// elements of a head and whose columns are tokens, times weights, whose columns are heads.
+//
+// Scales go into the weights, so the rows of a matrix are elements of one scale group: row r of
+// matrix i is element 4 * r + i. A lane then owns the same half of a chunk of several tokens, which
+// lie side by side, and all matrices of a group share their weights.
 #pragma once
 #include "decode_matrices.h"
 
-// A simdgroup adds values of two scale groups, so that its sums leave registers for others; what
-// groups there are more go to its neighbours, and tokens to fewer simdgroups in turn.
-enum ValueShape : int { kValueGroups = 2 };
-constant uint kValueParts = kScaleGroups <= 2 ? 1 : kScaleGroups <= 4 ? 2 : 4;
+// A simdgroup adds values of four scale groups; what groups there are more go to its neighbour.
+enum ValueShape : int {
+  kValueGroups = 4,
+  kValueTokens = 16,  // of a tile: two of each row of weights
+};
+constant uint kValueParts = kScaleGroups <= 4 ? 1 : 2;
 constant constexpr float kLargestWeight = 32768.0f;  // a half
 
-enum SumsShape : int { kSums = kValueGroups * kPairsOfChunk };  // matrices
+enum SumsShape : int { kSums = kValueGroups * 4 };  // matrices
 
-// Rows as those of weights, columns as those of words.
+#define EACH_VALUE_GROUP(s)                                                   \
+  _Pragma("clang loop unroll(full)") for (uint s = 0; s < uint(kValueGroups); \
+                                          ++s) if (s < kScaleGroups)
+
+// Rows as those of values, columns as those of weights.
 struct MatrixSums {
   thread simdgroup_float8x8* v;  // [kSums]
-  float limit;  // of scales: a power of two, 1 or more. Weights are times kLargestWeight / limit.
+  float limit;  // of scales: a power of two, 2 or more. Weights are times kLargestWeight / limit.
 };
 
-// The head of a row of weights.
-inline uint head_of_row(uint row) { return kIsSplit ? row : row / 2; }
-
-inline void scale_sums(thread MatrixSums& sums, float factor) {
-#pragma unroll(8)
-  for (uint i = 0; i < uint(kSums); ++i) {
-    sums.v[i].thread_elements()[0] *= factor;
-    sums.v[i].thread_elements()[1] *= factor;
+// By column.
+inline void scale_sums(thread MatrixSums& sums, float2 factors) {
+  EACH_VALUE_GROUP(s) {
+#pragma unroll(4)
+    for (uint i = 4 * s; i < 4 * s + 4; ++i) {
+      sums.v[i].thread_elements()[0] *= factors.x;
+      sums.v[i].thread_elements()[1] *= factors.y;
+    }
   }
 }
 
 inline void start_sums(thread MatrixSums& sums) {
-#pragma unroll(8)
+#pragma unroll(16)
   for (uint i = 0; i < uint(kSums); ++i) sums.v[i] = make_filled_simdgroup_matrix<float, 8>(0.0f);
-  sums.limit = 1.0f;
+  sums.limit = 2.0f;
 }
 
-// Makes room for scales up to `largest`.
-inline void fit_sums(thread MatrixSums& sums, float largest) {
-  if (!simd_any(largest > sums.limit)) return;
-  const float limit = power_of_two(simd_max(largest)) * 2.0f;
-  scale_sums(sums, sums.limit * inverse_power(limit));
-  sums.limit = limit;
-}
+// The heads of a lane's columns. Two columns may be halves of one.
+constant uint kHeadsOfLane = kIsSplit ? 2 : 1;
 
-// A lane's part of the values of 8 * kTokens tokens, and scales of its two columns of weights:
-// kTokens tokens of each.
-template <uint kTokens>
+// A lane's part of the values of a tile: 4 elements each of tokens 4 * pair to 4 * pair + 3, and
+// scales of tokens 2 * row and 2 * row + 1.
 struct ValueTile {
-  uint4 words[kValueGroups];
-  uint scales[kValueGroups][kTokens];  // two halves each
+  uint words[kValueGroups][4];
+  uint scales[kValueGroups];  // two halves
 };
+
+// Tokens of a tile that surely are of one block.
+constant uint kSpan = kBlockSize % kValueTokens == 0 ? kValueTokens : kKVTileTokens;
+
+// What a lane reads, and how.
+struct ValueLane {
+  device const uchar* words;   // those of the head in the cache, its own part of a span
+  device const uchar* scales;  // the same
+  uint block_bytes;
+  uint word_span;   // token of the tile where its own span begins
+  uint scale_span;  // the same
+  uint bits;        // of q4_0: of two elements, whether they are low or high halves of bytes
+  half2 bias;       // what their bits in those of the half 1024 are too large by
+};
+
+inline void find_values(thread ValueLane& to, thread const HeadCache& v, thread const Lane& lane,
+                        thread const MatrixPlace& place) {
+  const uint token = 4 * place.pair;
+  const uint chunk = lane.simdgroup % kValueParts * kValueGroups * 4 + place.row / 2;
+  const bool is_second = place.row % 2 != 0;
+  to.word_span = token / kSpan * kSpan;
+  to.words = v.cache +
+             kv_chunk_offset(kVType, kHeadDim, token % kSpan, min(chunk, kHeadDim / kKVChunk - 1));
+  if (kVType == kKVQ8_0 && is_second) to.words += 4;
+  to.scale_span = 2 * place.row / kSpan * kSpan;
+  to.scales = v.cache + kv_scale_offset(kVType, kHeadDim, kBlockSize, 2 * place.row % kSpan,
+                                        lane.simdgroup % kValueParts * kValueGroups);
+  to.block_bytes = v.block_bytes;
+  to.bits = is_second ? 0x00f000f0 : 0x000f000f;
+  to.bias = half2(is_second ? half(1024 + 128) : half(1024 + 8));
+}
+
+// Where the span from `token` of the round on lies.
+struct SpanPlace {
+  ulong run;   // bytes from the cache's first to the block's
+  uint token;  // of the block
+};
+template <bool kIsWhole>
+inline void find_span(thread SpanPlace& place, uint block_bytes, thread const BlockIds& blocks,
+                      thread const Round& round, uint token) {
+  uint position = round.begin + min(token, round.end - kSpan);
+  uint block = position / kBlockSize - blocks.first;
+  if (!kIsWhole && (token >= round.end || !is_visible(round, token, kSpan))) {
+    position = round.position;
+    block = kOwnBlock;
+  }
+  place.run = ulong(uint(blocks.ids[block])) * block_bytes;
+  place.token = position / kSpan % (kBlockSize / kSpan) * kSpan;
+}
 
 // Reads a lane's part. The last scale group may be a part, and some are beyond the head: there
 // lanes read anything.
-template <uint kTokens, bool kIsWhole>
-inline void load_values(thread ValueTile<kTokens>& tile, thread const HeadCache& v,
+template <bool kIsWhole>
+inline void load_values(thread ValueTile& tile, thread const ValueLane& from,
                         thread const BlockIds& blocks, thread const Round& round, uint step,
                         thread const Lane& lane, thread const MatrixPlace& place) {
   const uint first = lane.simdgroup % kValueParts * kValueGroups;
   const bool is_part = kHeadDim % (kKVScaleGroup * kValueGroups) != 0;
   const uint last = kHeadDim / kKVChunk - 1;
-  const uint own = 4 * first + place.pair;
-  const uint group = min(first, kScaleGroups - 1);
-  Place at;
-  find_tokens<kTokens, kIsWhole>(at, v, blocks, round, step + place.row * kTokens);
-  device const uint4* words = words_of(at, kVType, min(own, last));
-  find_tokens<2 * kTokens, kIsWhole>(at, v, blocks, round, step + place.pair * 2 * kTokens);
-  device const uchar* scales = scales_of(at, kVType, group);
-#pragma unroll(2)
-  for (uint i = 0; i < uint(kValueGroups); ++i) {
-    tile.words[i] = word_at(words + (is_part ? min(own + 4 * i, last) - min(own, last) : 4 * i));
-    const uint next = is_part ? min(first + i, kScaleGroups - 1) - group : i;
-    const vec<uint, kTokens> from = *(device const vec<uint, kTokens>*)(scales + 16 * next);
+  const uint own = 4 * first + place.row / 2;
+  SpanPlace at;
+  find_span<kIsWhole>(at, from.block_bytes, blocks, round, step + from.word_span);
+  device const uchar* words = from.words + at.run + kv_chunk_offset(kVType, kHeadDim, at.token, 0);
+  find_span<kIsWhole>(at, from.block_bytes, blocks, round, step + from.scale_span);
+  device const uchar* scales = from.scales + at.run + at.token / kKVTileTokens * kScaleGroups * 16;
+  EACH_VALUE_GROUP(s) {
+    const uint chunk = is_part ? min(own + 4 * s, last) - min(own, last) : 4 * s;
+    device const uchar* word = words + chunk * 16;
+    if (kVType == kKVQ8_0) {
+      device const uchar* next = word + kHeadDim / kKVChunk * 16;
+      tile.words[s][0] = *(device const uint*)word;
+      tile.words[s][1] = *(device const uint*)(word + 8);
+      tile.words[s][2] = *(device const uint*)next;
+      tile.words[s][3] = *(device const uint*)(next + 8);
+    } else {
+      const uint4 of_tokens = *(device const uint4*)word;
 #pragma unroll(4)
-    for (uint j = 0; j < kTokens; ++j) tile.scales[i][j] = from[j];
+      for (uint i = 0; i < 4; ++i) tile.words[s][i] = of_tokens[i];
+    }
+    const uint group = is_part ? min(first + s, kScaleGroups - 1) - first : s;
+    tile.scales[s] = *(device const uint*)(scales + 16 * group);
   }
 }
 
-// Weights of a lane's two columns as halves, of kTokens tokens each.
-template <uint kTokens>
+// Element 4 * row + i of two tokens, whose bytes a and b hold.
+inline half2 value_pair(uint a, uint b, uint i, thread const ValueLane& from,
+                        thread const MatrixPlace& place) {
+  const ushort2 both = ushort2(as_type<ushort2>(a)[i / 2], as_type<ushort2>(b)[i / 2]);
+  const uint bytes = as_type<uint>(both) >> i % 2 * 8;
+  if (kVType == kKVQ8_0)
+    return as_type<half2>((bytes & 0x00ff00ff) ^ place.bits_1152) - half2(half(1024 + 128));
+  return as_type<half2>((bytes & from.bits) | place.bits_1024) - from.bias;
+}
+
+// Weights of a lane's row as halves: of each head of the lane two tokens.
 struct MatrixWeights {
-  half2 high[kTokens];
-  half2 low[kTokens];
-  half2 of_low[kTokens];  // where halves share a matrix: what rows of low halves take off, or 0
+  half2 high[2];
+  half2 low[2];
 };
 
-template <uint kTokens>
-inline void split_weights(thread MatrixWeights<kTokens>& to, threadgroup const float* weights,
-                          float unit, thread const MatrixPlace& place) {
-  const bool is_low = kIsSplit || place.row % 2 != 0;
-#pragma unroll(4)
-  for (uint m = 0; m < kTokens; ++m) {
-    const float2 x = float2(weights[4 * m], weights[4 * (kTokens + m)]) * unit;
-    to.high[m] = half2(x);
-    const half2 low = half2(x - float2(to.high[m]));
-    to.low[m] = is_low ? low : half2(0);
-    to.of_low[m] = is_low ? to.high[m] : half2(0);
+inline void split_weights(thread MatrixWeights& to, threadgroup const float* weights, float unit) {
+#pragma unroll(2)
+  for (uint h = 0; h < kHeadsOfLane; ++h) {
+    const float2 x = float2(weights[h], weights[4 + h]) * unit;
+    to.high[h] = half2(x);
+    to.low[h] = half2(x - float2(to.high[h]));
   }
 }
 
 // Adds values times weights times scales. A product of halves is rounded; a multiply-add tells by
 // how much.
-template <uint kTokens>
-inline void multiply_values(thread MatrixSums& sums, thread const ValueTile<kTokens>& tile,
-                            thread const MatrixWeights<kTokens>& weights,
+inline void multiply_values(thread MatrixSums& sums, thread const ValueTile& tile,
+                            thread const MatrixWeights& weights, thread const ValueLane& from,
                             thread const MatrixPlace& place) {
+  EACH_VALUE_GROUP(s) {
+    const half2 scale = as_type<half2>(tile.scales[s]);
+    half2 product[2];
+    half2 rest[2];
 #pragma unroll(2)
-  for (uint s = 0; s < uint(kValueGroups); ++s) {
-#pragma unroll(4)
-    for (uint m = 0; m < kTokens; ++m) {
-      const uint other = kTokens + m;
-      const half2 scale =
-          half2(scale_at(tile.scales[s][m / 2], m), scale_at(tile.scales[s][other / 2], other));
-      const half2 product = weights.of_low[m] * scale;
-      const half2 rest = fma(weights.low[m], scale, fma(weights.high[m], scale, -product));
+    for (uint h = 0; h < kHeadsOfLane; ++h) {
+      product[h] = weights.high[h] * scale;
+      rest[h] = fma(weights.low[h], scale, fma(weights.high[h], scale, -product[h]));
+    }
+#pragma unroll(2)
+    for (uint m = 0; m < 2; ++m) {
       simdgroup_half8x8 first;
       simdgroup_half8x8 second;
-      set_elements(first, kIsSplit ? product : rest);
-      set_elements(second, rest);
+      if (kIsSplit) {
+        set_elements(first, half2(product[0][m], product[1][m]));
+        set_elements(second, half2(rest[0][m], rest[1][m]));
+      } else {
+        set_elements(first, half2(product[0][m], rest[0][m]));
+      }
 #pragma unroll(4)
-      for (uint i = 0; i < uint(kPairsOfChunk); ++i) {
+      for (uint i = 0; i < 4; ++i) {
         simdgroup_half8x8 value;
-        set_elements(value, word_pair<kTokens>(tile.words[s], m, i, place));
-        simdgroup_multiply_accumulate(sums.v[4 * s + i], first, value, sums.v[4 * s + i]);
+        set_elements(value, value_pair(tile.words[s][m], tile.words[s][m + 2], i, from, place));
+        simdgroup_multiply_accumulate(sums.v[4 * s + i], value, first, sums.v[4 * s + i]);
         if (kIsSplit)
-          simdgroup_multiply_accumulate(sums.v[4 * s + i], second, value, sums.v[4 * s + i]);
+          simdgroup_multiply_accumulate(sums.v[4 * s + i], value, second, sums.v[4 * s + i]);
       }
     }
   }
 }
 
-// Empties what the query does not see, and makes room for the rest. Any integers do where the scale
-// is 0.
-template <uint kTokens, bool kIsWhole>
-inline void fit_tile(thread MatrixSums& sums, thread ValueTile<kTokens>& tile,
-                     thread const Round& round, uint token) {
-  const uint keep = kIsWhole ? 0xff : visible_bits(round, token & ~7u) >> token % 8;
+// Empties what the query does not see. Any integers do where the scale is 0.
+inline void mask_values(thread ValueTile& tile, thread const Round& round, uint token) {
+  const uint seen = visible_bits(round, token & ~7u) >> token % 8;
+  const uint keep = (seen & 1 ? 0xffffu : 0u) | (seen & 2 ? 0xffff0000u : 0u);
+  EACH_VALUE_GROUP(s) tile.scales[s] &= keep;
+}
+
+// Makes room for a tile's scales. Those of common models are below 2: then the highest bit of no
+// half's exponent is set, and there is nothing to do.
+inline void fit_sums(thread MatrixSums& sums, thread const ValueTile& tile) {
+  uint bits = 0;
+  EACH_VALUE_GROUP(s) bits |= tile.scales[s];
+  if (!simd_any((bits & 0x40004000) != 0)) return;
   half2 largest = half2(0);
-#pragma unroll(2)
-  for (uint s = 0; s < uint(kValueGroups); ++s) {
-#pragma unroll(4)
-    for (uint i = 0; i < kTokens; ++i) {
-      if (!kIsWhole)
-        tile.scales[s][i] &=
-            (keep >> 2 * i & 1 ? 0xffffu : 0u) | (keep >> 2 * i & 2 ? 0xffff0000u : 0u);
-      largest = max(largest, as_type<half2>(tile.scales[s][i] & 0x7fff7fff));
-    }
-  }
-  fit_sums(sums, float(max(largest.x, largest.y)));
+  EACH_VALUE_GROUP(s) largest = max(largest, as_type<half2>(tile.scales[s] & 0x7fff7fff));
+  const float limit = power_of_two(simd_max(float(max(largest.x, largest.y)))) * 2.0f;
+  if (limit <= sums.limit) return;
+  scale_sums(sums, float2(sums.limit * inverse_power(limit)));
+  sums.limit = limit;
 }
 
 // Adds the values of this simdgroup's tokens of a round, weighted, to `sums`.
-template <uint kTokens, bool kIsWhole>
-inline void add_tiles(thread MatrixSums& sums, thread const HeadCache& v,
+template <bool kIsWhole>
+inline void add_tiles(thread MatrixSums& sums, thread const ValueLane& from,
                       thread const BlockIds& blocks, thread const Round& round,
                       thread const Lane& lane, thread const MatrixPlace& place,
                       threadgroup const float* weights) {
-  const uint size = 8 * kTokens;
-  const uint stride = kAttentionSimdgroups / kValueParts * size;
-  const uint head = head_of_row(place.row);
-  const uint column = place.pair * 2 * kTokens;
-  threadgroup const float* own =
-      weights + (head / 4 * kScorePlaces + score_place(column)) * 4 + head % 4;
-  const uint first = round.first + lane.simdgroup / kValueParts * size;
-  ValueTile<kTokens> tiles[2];  // one is under way
-  load_values<kTokens, kIsWhole>(tiles[0], v, blocks, round, first, lane, place);
+  const uint stride = kAttentionSimdgroups / kValueParts * kValueTokens;
+  const uint first = round.first + lane.simdgroup / kValueParts * kValueTokens;
+  ValueTile tiles[2];  // one is under way
+  load_values<kIsWhole>(tiles[0], from, blocks, round, first, lane, place);
   for (uint begin = first; begin < round.end; begin += 2 * stride) {
 #pragma unroll(2)
     for (uint i = 0; i < 2; ++i) {
       const uint step = begin + i * stride;
       if (step >= round.end) break;
-      load_values<kTokens, kIsWhole>(tiles[1 - i], v, blocks, round, step + stride, lane, place);
-      fit_tile<kTokens, kIsWhole>(sums, tiles[i], round, step + column);
-      MatrixWeights<kTokens> halves;
-      split_weights(halves, own + 4 * score_place(step), kLargestWeight * inverse_power(sums.limit),
-                    place);
-      multiply_values(sums, tiles[i], halves, place);
+      load_values<kIsWhole>(tiles[1 - i], from, blocks, round, step + stride, lane, place);
+      if (!kIsWhole) mask_values(tiles[i], round, step + 2 * place.row);
+      fit_sums(sums, tiles[i]);
+      MatrixWeights halves;
+      split_weights(halves, weights + score_place(step) * 4,
+                    kLargestWeight * inverse_power(sums.limit));
+      multiply_values(sums, tiles[i], halves, from, place);
     }
   }
 }
 
-template <uint kTokens>
 inline void add_values_by_matrices(thread MatrixSums& sums, thread const HeadCache& v,
                                    thread const BlockIds& blocks, thread const Round& round,
                                    thread const Lane& lane, thread const MatrixPlace& place,
                                    threadgroup const float* weights) {
+  const uint head = first_head(place);
+  threadgroup const float* own =
+      weights + (head / 4 * kScorePlaces + score_place(2 * place.row)) * 4 + head % 4;
+  ValueLane from;
+  find_values(from, v, lane, place);
   if (round.is_whole) {
-    add_tiles<kTokens, true>(sums, v, blocks, round, lane, place, weights);
+    add_tiles<true>(sums, from, blocks, round, lane, place, own);
   } else {
-    add_tiles<kTokens, false>(sums, v, blocks, round, lane, place, weights);
+    add_tiles<false>(sums, from, blocks, round, lane, place, own);
   }
 }

@@ -19,9 +19,11 @@ WEIGHT_LOADS = {
     "Q4_1": (4, 4), "Q5_0": (2, 2), "Q5_1": (8, 8), "Q2_K": (4, 4), "Q3_K": (1, 2),
     "Q4_K": (16, 16), "Q5_K": (16, 16), "Q6_K": (1, 2),
 }  # fmt: skip
-# A decoding lane's: integers in words of 16 bytes, the scales of 2 or 4 tokens (of 4 or 8 for V);
-# queries as floats of columns.
-DECODE_LOADS = {"q8_0": (4, 8), "q4_0": (8, 16)}
+# Bytes of a decoding lane's narrowest and widest load. Of K the integers in words of 16 bytes, the
+# scales of 2 or 4 tokens; of V scales of 2 tokens and halves of chunks, which of q8_0 are 4 bytes:
+# the other half of each is its neighbour's. Queries are floats of columns.
+DECODE_K_LOADS = {"q8_0": (4, 16), "q4_0": (8, 16)}
+DECODE_V_LOADS = {"q8_0": (4, 4), "q4_0": (4, 16)}
 # A chunk of a prefill's key; the least is a scale's, where there is one.
 CHUNK_LOADS = {"f32": (16, 16), "f16": (16, 16), "bf16": (16, 16), "q8_0": (2, 8), "q4_0": (2, 4)}
 
@@ -60,7 +62,7 @@ def attention_constants(
 def decode_memory(constants: Mapping[int, np.generic]) -> int:
     """attention_decode_memory() of params.h, for AttentionConstant."""
     head_dim, _, k_type, v_type, group, partition, round_ = (int(constants[i]) for i in range(7))
-    has_scales = [KV_TYPES[t] in DECODE_LOADS for t in (k_type, v_type)]
+    has_scales = [KV_TYPES[t] in DECODE_K_LOADS for t in (k_type, v_type)]
     scores = -(-group // 4) * round_ * (18 if any(has_scales) else 16)
     queries = -(-head_dim // 32) * 512 * (1 if group <= 4 else 2) * has_scales[0]
     blocks = (partition // 8 + 5) // 4 * 16 * any(has_scales)
@@ -68,15 +70,17 @@ def decode_memory(constants: Mapping[int, np.generic]) -> int:
 
 
 def attention_decode(head_dim: int, k_type: str, v_type: str, group: int) -> Specialisation:
-    least = (DECODE_LOADS.get(k_type, (16,))[0], DECODE_LOADS.get(v_type, (16, 16))[1])
-    queries = Promise(0, 4, 4) if k_type in DECODE_LOADS else Promise(0, 16, 16)
-    wide = (queries, *(Promise(i, n, 16) for i, n in enumerate(least, 1)))
+    promises = (
+        Promise(0, 4, 4) if k_type in DECODE_K_LOADS else Promise(0, 16, 16),
+        Promise(1, *DECODE_K_LOADS.get(k_type, (16, 16))),
+        Promise(2, *DECODE_V_LOADS.get(v_type, (16, 16))),
+    )
     constants = attention_constants(head_dim, 16, k_type, v_type, group)
     return Specialisation(
         "attention_decode",
         constants,
         ("attention_decode", "attention_decode_reduce"),
-        {"attention_decode": wide, "attention_decode_reduce": (Promise(0, 16, 16),)},
+        {"attention_decode": promises, "attention_decode_reduce": (Promise(0, 16, 16),)},
         decode_memory(constants),
     )
 
