@@ -117,32 +117,46 @@ inline float2 of_columns(thread const Scores& values, thread const MatrixPlace& 
   return float2(of_head(values, head), of_head(values, kIsSplit ? head + 1 : head));
 }
 
-// The same of matrices: scale groups of 32 elements, one of each simdgroup's at a time. `factors`
-// are those of the lane's columns.
+// How many scale groups of all simdgroups have room where scores were: a divisor of kValueGroups.
+constant uint kHeadsOfSums = kIsSplit ? 8 : 4;
+constant uint kRoomForGroups = attention_score_bytes(kHeadDim, kGroup, kRound, true) /
+                               (kAttentionSimdgroups * kHeadsOfSums * kKVScaleGroup * 4);
+constant uint kGroupsAtOnce = kRoomForGroups < 2 ? 1 : kRoomForGroups < 4 ? 2 : 4;
+
+// The same of matrices. `factors` are those of the lane's columns.
 inline void write_matrix_sums(thread MatrixSums& sums, float2 factors, thread const Destination& to,
                               thread const Lane& lane, thread const MatrixPlace& place,
                               threadgroup float4* shared) {
   const uint n = kKVScaleGroup / 4;
-  threadgroup float4* own = shared + (lane.simdgroup * 8 + first_head(place)) * n + place.row;
-  EACH_VALUE_GROUP(group) {
-    float4 x;
-    float4 y;
+  const uint row = kHeadsOfSums * n;  // of a simdgroup's scale group
+  threadgroup float4* own = shared + lane.simdgroup * row + first_head(place) * n + place.row;
 #pragma unroll(4)
-    for (uint i = 0; i < 4; ++i) {
-      x[i] = sums.v[4 * group + i].thread_elements()[0] * factors.x;
-      y[i] = sums.v[4 * group + i].thread_elements()[1] * factors.y;
+  for (uint first = 0; first < uint(kValueGroups); first += kGroupsAtOnce) {
+    EACH_VALUE_GROUP(s) {
+      if (s / kGroupsAtOnce != first / kGroupsAtOnce) continue;
+      float4 x;
+      float4 y;
+#pragma unroll(4)
+      for (uint i = 0; i < 4; ++i) {
+        x[i] = sums.v[4 * s + i].thread_elements()[0] * factors.x;
+        y[i] = sums.v[4 * s + i].thread_elements()[1] * factors.y;
+      }
+      threadgroup float4* to_write = own + (s - first) * kAttentionSimdgroups * row;
+      to_write[0] = kIsSplit ? x : x + y;
+      if (kIsSplit) to_write[n] = y;
     }
-    own[0] = kIsSplit ? x : x + y;
-    if (kIsSplit) own[n] = y;
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = lane.thread_index; i < kValueParts * kGroup * n; i += kAttentionThreads) {
-      const uint part = i / (kGroup * n);
-      const uint head = i / n % kGroup;
+    const uint n_elements = kGroupsAtOnce * n;  // of a head and part
+    for (uint i = lane.thread_index; i < kValueParts * kGroup * n_elements;
+         i += kAttentionThreads) {
+      const uint part = i / (kGroup * n_elements);
+      const uint head = i / n_elements % kGroup;
+      const uint s = i / n % kGroupsAtOnce;
       float4 total = float4(0);
 #pragma unroll(4)
-      for (uint j = 0; j < uint(kAttentionSimdgroups) / kValueParts; ++j)
-        total += shared[((j * kValueParts + part) * 8 + head) * n + i % n];
-      const uint at = (part * kValueGroups + group) * n + i % n;
+      for (uint j = part; j < uint(kAttentionSimdgroups); j += kValueParts)
+        total += shared[(s * kAttentionSimdgroups + j) * row + head * n + i % n];
+      const uint at = (part * kValueGroups + first + s) * n + i % n;
       if (head < to.n_heads && at < kHeadDim / 4)
         ((device float4*)(to.sums + head * to.stride))[at] = total;
     }
@@ -228,7 +242,11 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   simdgroup_float8x8 matrices[kSums];
   MatrixSums matrix_sums;
   matrix_sums.v = matrices;
-  if (by_matrices_v) start_sums(matrix_sums);
+  ValueLane value_lane;
+  if (by_matrices_v) {
+    start_sums(matrix_sums);
+    find_values(value_lane, v, lane, at);
+  }
   for (uint i = 0; i < kPartition; i += kRound) {
     if (!any_visible(begin + i, kRound, position, params.window, params.sinks)) continue;
     Round round;
@@ -247,6 +265,8 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
       default:
         WITH_TILE(kKType, score_round, found, k, queries, round, params.softcap, lane, shared)
     }
+    ValueTile value_tiles[2];  // one is under way
+    if (by_matrices_v) start_values(value_tiles[0], value_lane, ids, round, lane, at);
     threadgroup_largest(found, lane, partial);
     Scores rescale = {};
     EACH_HEAD(g) {
@@ -263,7 +283,8 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
     switch (kVType) {
       case kKVQ8_0:
       case kKVQ4_0:
-        add_values_by_matrices(matrix_sums, v, ids, round, lane, at, (threadgroup float*)shared);
+        add_values_by_matrices(matrix_sums, value_tiles, value_lane, ids, round, lane, at,
+                               (threadgroup float*)shared);
         break;
       default:
         WITH_TILE(kVType, add_values, sums, v, round, lane, shared)

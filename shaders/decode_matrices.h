@@ -4,11 +4,12 @@
 // The integers are exact in half, products of matrices add in float, and scales multiply sums of
 // products (K) or weights (V). What is left to round, queries and weights, goes in as two halves
 // that keep 22 bits together (Markidis et al., "NVIDIA Tensor Core Programmability, Performance &
-// Precision", 2018): the eight rows are four heads twice; of more heads, two matrices are added.
+// Precision", 2018): eight columns are four heads twice; of more heads, two matrices are added.
 //
-// A lane holds one row and two neighbouring columns of a matrix. Its row picks the word of 16 bytes
-// that it reads, so which tokens, its columns which chunk of a scale group. Taken two at a time the
-// word's integers are the lane's elements of kTokens * 4 matrices: nothing moves between lanes.
+// A lane holds one row and two neighbouring columns of a matrix. Of keys its row picks the word of
+// 16 bytes that it reads, so which tokens, its columns which chunk of a scale group. Taken two at a
+// time the word's integers are the lane's elements of kTokens * 4 matrices: nothing moves between
+// lanes. Of values columns pick tokens, rows elements (decode_values.h).
 #pragma once
 #include "decode_state.h"
 

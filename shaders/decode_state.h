@@ -26,7 +26,8 @@ inline void mask_all(thread Scores& scores) {
 constant uint kLanes = kHeadDim <= 64 ? 8 : kHeadDim <= 128 ? 16 : 32;
 constant uint kSubsets = 32 / kLanes;
 
-// Tokens of which a simdgroup reads K or V at once; the tokens of steps go to simdgroups in turn.
+// Tokens of which a simdgroup reads K at once, or V without scales; the tokens of steps go to
+// simdgroups in turn.
 inline uint step_tokens(uint type) {
   return kv_has_scales(type) ? 8 * kv_tokens_per_word(type) : kSubsets * kKVTileTokens;
 }

@@ -219,22 +219,33 @@ inline void fit_sums(thread MatrixSums& sums, thread const ValueTile& tile) {
   sums.limit = limit;
 }
 
-// Adds the values of this simdgroup's tokens of a round, weighted, to `sums`.
+// A simdgroup's first tile of a round, and how far tiles are apart: the tokens of tiles go to
+// simdgroups in turn.
+constant uint kTileStride = kAttentionSimdgroups / kValueParts * kValueTokens;
+inline uint first_tile(thread const Round& round, thread const Lane& lane) {
+  return round.first + lane.simdgroup / kValueParts * kValueTokens;
+}
+
+// Reads a simdgroup's first tile.
+inline void start_values(thread ValueTile& tile, thread const ValueLane& from,
+                         thread const BlockIds& blocks, thread const Round& round,
+                         thread const Lane& lane, thread const MatrixPlace& place) {
+  load_values<false>(tile, from, blocks, round, first_tile(round, lane), lane, place);
+}
+
+// Adds the values of this simdgroup's tokens of a round, weighted, to `sums`. The first tile has
+// been read.
 template <bool kIsWhole>
-inline void add_tiles(thread MatrixSums& sums, thread const ValueLane& from,
-                      thread const BlockIds& blocks, thread const Round& round,
-                      thread const Lane& lane, thread const MatrixPlace& place,
-                      threadgroup const float* weights) {
-  const uint stride = kAttentionSimdgroups / kValueParts * kValueTokens;
-  const uint first = round.first + lane.simdgroup / kValueParts * kValueTokens;
-  ValueTile tiles[2];  // one is under way
-  load_values<kIsWhole>(tiles[0], from, blocks, round, first, lane, place);
-  for (uint begin = first; begin < round.end; begin += 2 * stride) {
+inline void add_tiles(thread MatrixSums& sums, thread ValueTile* tiles,
+                      thread const ValueLane& from, thread const BlockIds& blocks,
+                      thread const Round& round, thread const Lane& lane,
+                      thread const MatrixPlace& place, threadgroup const float* weights) {
+  for (uint begin = first_tile(round, lane); begin < round.end; begin += 2 * kTileStride) {
 #pragma unroll(2)
     for (uint i = 0; i < 2; ++i) {
-      const uint step = begin + i * stride;
+      const uint step = begin + i * kTileStride;
       if (step >= round.end) break;
-      load_values<kIsWhole>(tiles[1 - i], from, blocks, round, step + stride, lane, place);
+      load_values<kIsWhole>(tiles[1 - i], from, blocks, round, step + kTileStride, lane, place);
       if (!kIsWhole) mask_values(tiles[i], round, step + 2 * place.row);
       fit_sums(sums, tiles[i]);
       MatrixWeights halves;
@@ -245,18 +256,17 @@ inline void add_tiles(thread MatrixSums& sums, thread const ValueLane& from,
   }
 }
 
-inline void add_values_by_matrices(thread MatrixSums& sums, thread const HeadCache& v,
-                                   thread const BlockIds& blocks, thread const Round& round,
-                                   thread const Lane& lane, thread const MatrixPlace& place,
+inline void add_values_by_matrices(thread MatrixSums& sums, thread ValueTile* tiles,
+                                   thread const ValueLane& from, thread const BlockIds& blocks,
+                                   thread const Round& round, thread const Lane& lane,
+                                   thread const MatrixPlace& place,
                                    threadgroup const float* weights) {
   const uint head = first_head(place);
   threadgroup const float* own =
       weights + (head / 4 * kScorePlaces + score_place(2 * place.row)) * 4 + head % 4;
-  ValueLane from;
-  find_values(from, v, lane, place);
   if (round.is_whole) {
-    add_tiles<true>(sums, from, blocks, round, lane, place, own);
+    add_tiles<true>(sums, tiles, from, blocks, round, lane, place, own);
   } else {
-    add_tiles<false>(sums, from, blocks, round, lane, place, own);
+    add_tiles<false>(sums, tiles, from, blocks, round, lane, place, own);
   }
 }
