@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from metal_rig import toolchain
@@ -97,3 +99,32 @@ def test_spills_are_read_from_the_assembler_s_report() -> None:
         "ptxas info    : Used 255 registers, used 1 barriers, 128 bytes smem\n"
     )
     assert assembler.usage(report) == {"k_x": assembler.Usage(255, 48, 28)}
+
+
+@pytest.mark.parametrize(
+    ("free", "in_128", "in_168", "chosen"),
+    [
+        ((128, 0), None, None, "free"),
+        ((133, 0), (128, 0), None, "128"),
+        ((133, 0), (128, 8), None, "free"),
+        ((200, 0), (128, 8), (168, 0), "168"),
+        ((200, 0), (128, 8), (168, 4), "free"),
+    ],
+)
+def test_the_smallest_budget_of_registers_without_spills(
+    monkeypatch: pytest.MonkeyPatch,
+    free: tuple[int, int],
+    in_128: tuple[int, int] | None,
+    in_168: tuple[int, int] | None,
+    chosen: str,
+) -> None:
+    runs = {(): free, ("-maxrregcount=128",): in_128, ("-maxrregcount=168",): in_168}
+
+    def assemble(_: Path, *options: str) -> tuple[bytes, dict[str, assembler.Usage]]:
+        usage = runs[options]
+        assert usage is not None, "asked for what need not be known"
+        name = options[0].partition("=")[2] if options else "free"
+        return name.encode(), {"k": assembler.Usage(usage[0], usage[1], usage[1])}
+
+    monkeypatch.setattr(assembler, "_assemble", assemble)
+    assert assembler.assemble(Path("any"))[0].decode() == chosen

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SECONDS = 300
+# Registers that a thread may have where four and three threadgroups of 128 threads, as most kernels
+# have them here, shall share the 65,536 of a core. Left alone ptxas takes what suits one of them.
+BUDGETS = (128, 168)
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,26 @@ def ptxas() -> str | None:
 
 
 def assemble(ptx: Path) -> tuple[bytes, dict[str, Usage]]:
-    """A cubin and the usage of every kernel. Raises RuntimeError for what ptxas refuses."""
+    """The cubin and the usage of every kernel: of code without a budget of registers or, where that
+    takes more, of the smallest budget in which nothing spills. Raises RuntimeError for what ptxas
+    refuses."""
+    free = _assemble(ptx)
+    for budget in BUDGETS:
+        if max((u.registers for u in free[1].values()), default=0) <= budget:
+            break
+        bound = _assemble(ptx, f"-maxrregcount={budget}")
+        if not any(u.stack_bytes or u.spill_bytes for u in bound[1].values()):
+            return bound
+    return free
+
+
+def _assemble(ptx: Path, *options: str) -> tuple[bytes, dict[str, Usage]]:
     program = ptxas()
     if program is None:
         raise RuntimeError("[gpu] no ptxas: `pip install nvidia-cuda-nvcc` brings one")
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "out.cubin")
-        command = [program, "-arch=sm_90", "-lineinfo", "-v", str(ptx), "-o", str(cubin)]
+        command = [program, "-arch=sm_90", "-lineinfo", "-v", *options, str(ptx), "-o", str(cubin)]
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
