@@ -186,6 +186,8 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
                              uint lane_index [[thread_index_in_simdgroup]],
                              uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   threadgroup float partial[kAttentionSimdgroups * kAttentionMaxGroup];
+  threadgroup float4 starts[8 * kMaxScaleGroups];
+  threadgroup uint later[4];  // what only the end needs, and until then would take registers
   const uint slot = place.x;
   const uint token = items[place.z].first_token;
   const uint position = uint(positions[token]);
@@ -201,6 +203,12 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   const uint n_heads = min(ratio - first_of_ratio, kGroup);
   const ulong first_head = ulong(token) * params.n_heads + kv_head * ratio + first_of_ratio;
   device const float* own_q = q + first_head * kHeadDim;
+  if (lane.thread_index == 0) {
+    later[0] = n_slots;
+    later[1] = n_heads;
+    later[2] = kv_head * ratio + first_of_ratio;
+    later[3] = token;
+  }
   const bool by_matrices_k = kv_has_scales(kKType);
   const bool by_matrices_v = kv_has_scales(kVType);
   MatrixPlace at = {0, 0, 0, 0};
@@ -212,7 +220,7 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   if (by_matrices_k) {
     threadgroup uint4* stage =
         (threadgroup uint4*)shared + attention_score_bytes(kHeadDim, kGroup, kRound, true) / 16;
-    store_queries(matrix_queries, stage, own_q, n_heads, params.scale, lane, at);
+    store_queries(matrix_queries, stage, starts, own_q, n_heads, params.scale, lane, at);
     matrix_queries.softcap = params.softcap;
   } else {
     load_queries(queries, own_q, n_heads, params.scale, lane.chunk);
@@ -242,11 +250,7 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   simdgroup_float8x8 matrices[kSums];
   MatrixSums matrix_sums;
   matrix_sums.v = matrices;
-  ValueLane value_lane;
-  if (by_matrices_v) {
-    start_sums(matrix_sums);
-    find_values(value_lane, v, lane, at);
-  }
+  if (by_matrices_v) start_sums(matrix_sums);
   for (uint i = 0; i < kPartition; i += kRound) {
     if (!any_visible(begin + i, kRound, position, params.window, params.sinks)) continue;
     Round round;
@@ -266,7 +270,11 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
         WITH_TILE(kKType, score_round, found, k, queries, round, params.softcap, lane, shared)
     }
     ValueTile value_tiles[2];  // one is under way
-    if (by_matrices_v) start_values(value_tiles[0], value_lane, ids, round, lane, at);
+    ValueLane value_lane;
+    if (by_matrices_v) {
+      find_values(value_lane, v, lane, at);
+      start_values(value_tiles[0], value_lane, ids, round, lane, at);
+    }
     threadgroup_largest(found, lane, partial);
     Scores rescale = {};
     EACH_HEAD(g) {
@@ -298,14 +306,13 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   }
 
   threadgroup_total(total, lane, partial);
+  const bool is_only = later[0] == 1;
   Scores factors;
-  EACH_HEAD(g) factors.v[g] = n_slots == 1 ? 1.0f / total.v[g] : 1.0f;
-  const ulong first_row =
-      (ulong(place.z) * params.n_heads + kv_head * ratio + first_of_ratio) * params.max_slots +
-      slot;
-  const Destination to = {
-      n_slots == 1 ? out + first_head * kHeadDim : partials + first_row * kHeadDim,
-      n_slots == 1 ? kHeadDim : ulong(params.max_slots) * kHeadDim, n_heads};
+  EACH_HEAD(g) factors.v[g] = is_only ? 1.0f / total.v[g] : 1.0f;
+  const ulong first_row = (ulong(place.z) * params.n_heads + later[2]) * params.max_slots + place.x;
+  device float* only = out + (ulong(later[3]) * params.n_heads + later[2]) * kHeadDim;
+  const Destination to = {is_only ? only : partials + first_row * kHeadDim,
+                          is_only ? kHeadDim : ulong(params.max_slots) * kHeadDim, later[1]};
   if (by_matrices_v) {
     // Rows of q4_0's high halves of bytes are of values times 16.
     const float unit =
@@ -316,9 +323,9 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
     add_subsets(sums);
     write_sums(sums, factors, to, lane, shared);
   }
-  if (n_slots == 1 || lane.thread_index != 0) return;
+  if (is_only || lane.thread_index != 0) return;
   EACH_HEAD(g) {
-    if (g < n_heads)
+    if (g < to.n_heads)
       partial_sums[first_row + ulong(g) * params.max_slots] = float2(largest.v[g], total.v[g]);
   }
 }

@@ -7,28 +7,73 @@
 struct MatrixQueries {
   threadgroup const uint4* high;  // where halves share a matrix, both
   threadgroup const uint4* low;
-  float factor;  // of the sums of products
+  // Of sums of products, twice, as products of two tokens may be one: of scale group s, word 8 * s,
+  // and 8 * s + 4 those with lower halves that have matrices of their own.
+  threadgroup const float4* starts;
+  float2 factor;  // of sums of products with a lane's columns
   float softcap;
 };
 
+// Elements of keys go into products with a bias (key_pair), which spares an instruction for each
+// two of them: sums of products start at minus the biases' own. Nothing is rounded by that: the
+// upper halves of queries are integers of at most kQueryLimit, and all sums of such products are
+// below 2^24, since 32 elements with their biases add up to less than 2^15.
+constant constexpr float kQueryLimit = 512.0f;
+constant constexpr float kQueryUnit = 64.0f;  // of these integers, so that lower halves are normal
+
+// Larger heads have too few registers for separate sums, and for a tile ahead.
+constant bool kIsSmallHead = kScaleGroups <= 4;
+inline float key_bias(uint i) {
+  if (!kIsSmallHead) return 0.0f;
+  if (kKType == kKVQ8_0) return i % 2 == 0 ? 1152.0f : 384.0f;
+  return i < 2 ? 1032.0f : 72.0f;
+}
+
+inline float2 start_of_sums(uint4 queries) {
+  simdgroup_float8x8 products = make_filled_simdgroup_matrix<float, 8>(0.0f);
+#pragma unroll(4)
+  for (uint i = 0; i < uint(kPairsOfChunk); ++i) {
+    simdgroup_half8x8 bias;
+    simdgroup_half8x8 query;
+    set_elements(bias, half2(half(-key_bias(i))));
+    set_elements(query, as_type<half2>(queries[i]));
+    simdgroup_multiply_accumulate(products, bias, query, products);
+  }
+  return float2(products.thread_elements()[0], products.thread_elements()[1]);
+}
+
+// The largest of each pair of columns, given to every lane that has the pair.
+inline float2 largest_of_pair(float2 x, uint pair) {
+  float2 largest = float2(0);
+#pragma unroll(4)
+  for (uint i = 0; i < 4; ++i) {
+    const float2 found = simd_max(pair == i ? x : float2(0));
+    largest = pair == i ? found : largest;
+  }
+  return largest;
+}
+
 // The queries in units of log2(e), times a power of two that fits them to half. Heads beyond
 // n_heads repeat the last one. A threadgroup barrier has to follow.
-inline void store_queries(thread MatrixQueries& to, threadgroup uint4* stage, device const float* q,
-                          uint n_heads, float scale, thread const Lane& lane,
-                          thread const MatrixPlace& place) {
+inline void store_queries(thread MatrixQueries& to, threadgroup uint4* stage,
+                          threadgroup float4* starts, device const float* q, uint n_heads,
+                          float scale, thread const Lane& lane, thread const MatrixPlace& place) {
   const uint head = first_head(place);
   device const float* row = q + min(head, n_heads - 1) * kHeadDim;
   device const float* other = q + min(head + 1, n_heads - 1) * kHeadDim;
   const uint first = place.row / 2 * kKVChunk + place.row % 2 * 2;
-  float largest = 0.0f;
+  float2 largest = float2(0);
   for (uint at = first; at < kHeadDim; at += kKVScaleGroup) {
 #pragma unroll(4)
     for (uint i = 0; i < uint(kPairsOfChunk); ++i) {
-      largest = max(largest, fabs(row[at + pair_element(i)]));
-      if (kIsSplit) largest = max(largest, fabs(other[at + pair_element(i)]));
+      largest.x = max(largest.x, fabs(row[at + pair_element(i)]));
+      if (kIsSplit) largest.y = max(largest.y, fabs(other[at + pair_element(i)]));
     }
   }
-  const float unit = power_of_two(simd_max(largest) * scale * M_LOG2E_F);
+  largest = largest_of_pair(largest, place.pair) * (scale * M_LOG2E_F);
+  const float2 unit =
+      float2(power_of_two(largest.x), power_of_two(kIsSplit ? largest.y : largest.x));
+  const float2 inverse = float2(inverse_power(unit.x), inverse_power(unit.y));
   for (uint s = lane.simdgroup; s < kScaleGroups; s += kAttentionSimdgroups) {
     uint4 high = uint4(0);
     uint4 low = uint4(0);
@@ -37,18 +82,26 @@ inline void store_queries(thread MatrixQueries& to, threadgroup uint4* stage, de
       const uint at = first + s * kKVScaleGroup + pair_element(i);
       if (at >= kHeadDim) continue;
       const float2 x = float2(row[at], kIsSplit ? other[at] : row[at]) * (scale * M_LOG2E_F);
-      const float2 fitted = x * inverse_power(unit) * 16384.0f;
-      const half2 a = half2(fitted);
-      const half2 b = half2(fitted - float2(a));
+      const float2 fitted = x * inverse * (kQueryLimit / 2.0f);
+      const float2 whole = rint(fitted);
+      const half2 a = half2(whole * kQueryUnit);
+      const half2 b = half2((fitted - whole) * kQueryUnit);
       high[i] = as_type<uint>(kIsSplit ? a : half2(a.x, b.x));
       low[i] = as_type<uint>(b);
     }
     stage[s * 32 + lane.index] = high;
     if (kIsSplit) stage[(kScaleGroups + s) * 32 + lane.index] = low;
+    if (!kIsSmallHead) continue;
+    const float2 start = start_of_sums(high);
+    const float2 of_low = kIsSplit ? start_of_sums(low) : float2(0);
+    if (place.row != 0) continue;
+    starts[8 * s + place.pair] = float4(start, start);
+    if (kIsSplit) starts[8 * s + 4 + place.pair] = float4(of_low, of_low);
   }
   to.high = stage + lane.index;
   to.low = stage + kScaleGroups * 32 + lane.index;
-  to.factor = unit / 16384.0f;
+  to.starts = starts + place.pair;
+  to.factor = unit * (2.0f / (kQueryLimit * kQueryUnit));
 }
 
 // A lane's part of the keys of 8 * kTokens tokens: kTokens tokens of its row.
@@ -57,20 +110,29 @@ struct KeyTile {
   uint2 scales[kMaxScaleGroups];  // of each token a half
 };
 
-// Reads a lane's part. The last scale group may be a part, beyond which lanes read anything.
+// Reads a lane's part of the tokens from `token` of the round on. In place of tokens that the query
+// does not see, whose block may be gone, it is some of the query's own block. Of the last scale
+// group, which may be a part, lanes read anything that is there.
 template <uint kTokens, bool kIsWhole>
 inline void load_keys(thread KeyTile& tile, thread const HeadCache& k,
-                      thread const BlockIds& blocks, thread const Round& round, uint step,
+                      thread const BlockIds& blocks, thread const Round& round, uint token,
                       thread const MatrixPlace& place) {
-  Place at;
-  find_tokens<kTokens, kIsWhole>(at, k, blocks, round, step + place.row * kTokens);
+  uint position = round.begin + token;
+  uint block = position / kBlockSize - blocks.first;
+  if (!kIsWhole && visible_bits(round, token & ~7u) == 0) {
+    position = round.position / kTokens * kTokens;
+    block = kOwnBlock;
+  }
+  // Steps of whole blocks do not change a lane's place within one.
+  const Place first = {k.cache, position % kBlockSize};
+  const ulong run = ulong(uint(blocks.ids[block])) * k.block_bytes;
   const uint last = kHeadDim / kKVChunk - 1;
   const bool is_part = kHeadDim % kKVScaleGroup != 0;
-  device const uint4* words = words_of(at, kKType, min(place.pair, last));
-  device const uchar* scales = scales_of(at, kKType, 0);
+  const uint own = min(place.pair, last);
+  device const uint4* words = words_of(first, kKType, own) + run / 16;
+  device const uchar* scales = scales_of(first, kKType, 0) + run;
   EACH_SCALE_GROUP(s) {
-    const uint chunk = is_part ? min(4 * s + place.pair, last) - min(place.pair, last) : 4 * s;
-    tile.words[s] = word_at(words + chunk);
+    tile.words[s] = word_at(words + (is_part ? min(4 * s + own, last) - own : 4 * s));
     device const uchar* of_group = scales + 16 * s;
     if (kTokens == 2) {
       tile.scales[s].x = *(device const uint*)of_group;
@@ -81,37 +143,121 @@ inline void load_keys(thread KeyTile& tile, thread const HeadCache& k,
   }
 }
 
-// Adds to the scores of kTokens tokens of a lane's row.
+// As word_pair(), with key_bias(i) added. Of q8_0, every other pair moves to the upper end of the
+// mantissa, where the bits are those of 256 + 128 + x.
 template <uint kTokens>
-inline void multiply_keys(thread float2* scores, thread const KeyTile& tile,
+inline half2 key_pair(uint4 word, uint token, uint i, thread const MatrixPlace& place) {
+  if (!kIsSmallHead) return word_pair<kTokens>(word, token, i, place);
+  if (kTokens == 2) {
+    const uint bits = word[2 * token + i / 2];
+    if (i % 2 == 0) return as_type<half2>((bits & 0x00ff00ff) ^ place.bits_1152);
+    return as_type<half2>((bits >> 6 & 0x03fc03fc) ^ (place.bits_1152 - 0x06800680));  // of 384
+  }
+  const uint bits = word[token] >> i % 2 * 8;
+  if (i < 2) return as_type<half2>((bits & 0x000f000f) | place.bits_1024);
+  return as_type<half2>((bits & 0x00f000f0) | (place.bits_1024 - 0x10001000));  // of 64
+}
+
+// Adds scale group s to the scores of kTokens tokens of a lane's row. Products with the same
+// queries follow each other: GPUs may make one of two.
+template <uint kTokens>
+inline void multiply_keys(thread float2* scores, thread const KeyTile& tile, uint s,
                           thread const MatrixQueries& queries, thread const MatrixPlace& place) {
-  EACH_SCALE_GROUP(s) {
-    const uint4 high = queries.high[32 * s];
-    const uint4 low = kIsSplit ? queries.low[32 * s] : uint4(0);
+  const uint4 high = queries.high[32 * s];
+  const uint4 low = kIsSplit ? queries.low[32 * s] : uint4(0);
+  const float4 start = kIsSmallHead ? queries.starts[8 * s] : float4(0);
+  const float4 start_of_low = kIsSmallHead && kIsSplit ? queries.starts[8 * s + 4] : float4(0);
+  simdgroup_float8x8 products[kTokens];
+  simdgroup_float8x8 of_low[kTokens];
+#pragma unroll(4)
+  for (uint m = 0; m < kTokens; ++m) {
+    set_elements(products[m], m % 2 == 0 ? start.xy : start.zw);
+    set_elements(of_low[m], m % 2 == 0 ? start_of_low.xy : start_of_low.zw);
+  }
+#pragma unroll(4)
+  for (uint i = 0; i < uint(kPairsOfChunk); ++i) {
 #pragma unroll(4)
     for (uint m = 0; m < kTokens; ++m) {
-      simdgroup_float8x8 products = make_filled_simdgroup_matrix<float, 8>(0.0f);
-#pragma unroll(4)
-      for (uint i = 0; i < uint(kPairsOfChunk); ++i) {
-        simdgroup_half8x8 key;
-        simdgroup_half8x8 query;
-        set_elements(key, word_pair<kTokens>(tile.words[s], m, i, place));
-        set_elements(query, as_type<half2>(high[i]));
-        simdgroup_multiply_accumulate(products, key, query, products);
-        if (!kIsSplit) continue;
-        set_elements(query, as_type<half2>(low[i]));
-        simdgroup_multiply_accumulate(products, key, query, products);
+      simdgroup_half8x8 key;
+      simdgroup_half8x8 query;
+      set_elements(key, key_pair<kTokens>(tile.words[s], m, i, place));
+      set_elements(query, as_type<half2>(high[i]));
+      simdgroup_multiply_accumulate(products[m], key, query, products[m]);
+      if (!kIsSplit) continue;
+      set_elements(query, as_type<half2>(low[i]));
+      if (kIsSmallHead) {
+        simdgroup_multiply_accumulate(of_low[m], key, query, of_low[m]);
+      } else {
+        simdgroup_multiply_accumulate(products[m], key, query, products[m]);
       }
-      const float scale = float(scale_at(tile.scales[s][m / 2], m));
-      const float x = products.thread_elements()[0];
-      const float y = products.thread_elements()[1];
-      scores[m].x = fma(scale, kIsSplit ? x : x + y, scores[m].x);
-      if (kIsSplit) scores[m].y = fma(scale, y, scores[m].y);
+    }
+  }
+#pragma unroll(4)
+  for (uint m = 0; m < kTokens; ++m) {
+    const float scale = float(scale_at(tile.scales[s][m / 2], m));
+    const float x = products[m].thread_elements()[0];
+    const float y = products[m].thread_elements()[1];
+    if (!kIsSplit) {
+      scores[m].x = fma(scale, x + y, scores[m].x);
+    } else {
+      scores[m].x = fma(scale, x + of_low[m].thread_elements()[0], scores[m].x);
+      scores[m].y = fma(scale, y + of_low[m].thread_elements()[1], scores[m].y);
+    }
+  }
+}
+
+// Where a lane's scores of its row's first token stand; those of the next one are 4 floats on.
+inline uint score_offset(uint token, uint head) {
+  return kIsSplit ? (head / 4 * kScorePlaces + score_place(token)) * 4 + head % 4
+                  : score_place(token) * 4 + head;
+}
+
+// Scores of one tile, whose first of a lane's row stands at `to`. seen: a bit for each token.
+template <uint kTokens>
+inline void score_tile(thread float2& largest, thread const KeyTile& tile,
+                       thread const MatrixQueries& queries, uint seen, uint head,
+                       thread const MatrixPlace& place, threadgroup float* to) {
+  float2 s[kTokens] = {};
+  EACH_SCALE_GROUP(i) {
+    // No compiler shall read all queries of a large head before it multiplies.
+    if (!kIsSmallHead) simdgroup_barrier(mem_flags::mem_none);
+    multiply_keys<kTokens>(s, tile, i, queries, place);
+  }
+#pragma unroll(4)
+  for (uint m = 0; m < kTokens; ++m) {
+    const bool is_seen = (seen >> m & 1) != 0;
+    s[m].x = is_seen && head < kGroup ? s[m].x * queries.factor.x : kMasked;
+    s[m].y = is_seen && head + 1 < kGroup ? s[m].y * queries.factor.y : kMasked;
+    largest = fmax(largest, s[m]);
+    if (kIsSplit) {
+      *(threadgroup float2*)(to + 4 * m) = s[m];
+    } else {
+      to[4 * m] = s[m].x;
+    }
+  }
+}
+
+// Caps the scores that a lane has written, and finds the largest again.
+template <uint kTokens>
+inline void cap_scores(thread float2& largest, thread const Round& round, uint first, uint stride,
+                       float softcap, thread const MatrixPlace& place, threadgroup float* scores) {
+  const uint head = first_head(place);
+  largest = float2(kMasked);
+  for (uint step = first; step < round.end; step += stride) {
+    threadgroup float* own = scores + score_offset(step + place.row * kTokens, head);
+    for (uint m = 0; m < kTokens; ++m) {
+      float2 s = float2(own[4 * m], kIsSplit ? own[4 * m + 1] : kMasked);
+      if (s.x != kMasked) s.x = capped(s.x, softcap);
+      if (s.y != kMasked) s.y = capped(s.y, softcap);
+      own[4 * m] = s.x;
+      if (kIsSplit) own[4 * m + 1] = s.y;
+      largest = fmax(largest, s);
     }
   }
 }
 
 // Scores of this simdgroup's tokens of a round, to `scores`; in `largest` that of each head.
+// kIsWhole: of a round of which the query sees all, in an even number of tiles.
 template <uint kTokens, bool kIsWhole>
 inline void score_tiles(thread Scores& largest, thread const HeadCache& k,
                         thread const BlockIds& blocks, thread const MatrixQueries& queries,
@@ -121,46 +267,31 @@ inline void score_tiles(thread Scores& largest, thread const HeadCache& k,
   const uint stride = kAttentionSimdgroups * size;
   const uint head = first_head(place);
   const uint row = place.row * kTokens;
-  float2 found = float2(kMasked);
   const uint first = round.first + lane.simdgroup * size;
-  KeyTile tiles[2];  // one is under way
-  load_keys<kTokens, kIsWhole>(tiles[0], k, blocks, round, first, place);
-  for (uint begin = first; begin < round.end; begin += 2 * stride) {
+  threadgroup float* own = scores + score_offset(first + row, head);
+  KeyTile tiles[2];
+  if (kIsWhole && first < round.end)
+    load_keys<kTokens, true>(tiles[0], k, blocks, round, first + row, place);
+  float2 found = float2(kMasked);
+  const uint n = kIsWhole ? 2 : 1;
+  for (uint step = first; step < round.end; step += n * stride) {
 #pragma unroll(2)
-    for (uint i = 0; i < 2; ++i) {
-      const uint step = begin + i * stride;
-      if (step >= round.end) break;
-      load_keys<kTokens, kIsWhole>(tiles[1 - i], k, blocks, round, step + stride, place);
-      float2 s[kTokens] = {};
-      multiply_keys<kTokens>(s, tiles[i], queries, place);
-      const uint token = step + row;
-      const uint seen = kIsWhole ? 0xff : visible_bits(round, token & ~7u) >> token % 8;
-#pragma unroll(4)
-      for (uint m = 0; m < kTokens; ++m) s[m] *= queries.factor;
-      if (queries.softcap != 0.0f) {
-#pragma unroll(4)
-        for (uint m = 0; m < kTokens; ++m) {
-          s[m].x = capped(s[m].x, queries.softcap);
-          if (kIsSplit) s[m].y = capped(s[m].y, queries.softcap);
-        }
+    for (uint i = 0; i < n; ++i) {
+      const uint token = step + i * stride + row;
+      uint seen = 0xff;
+      if (!kIsWhole) {
+        load_keys<kTokens, false>(tiles[0], k, blocks, round, token, place);
+        seen = visible_bits(round, token & ~7u) >> token % 8;
+      } else if (step + (i + 1) * stride < round.end) {
+        // A tile ahead. Behind a branch: a compiler would put it off until it is used.
+        load_keys<kTokens, true>(tiles[1 - i], k, blocks, round, token + stride, place);
       }
-#pragma unroll(4)
-      for (uint m = 0; m < kTokens; ++m) {
-        const bool is_seen = (seen >> m & 1) != 0;
-        s[m].x = is_seen && head < kGroup ? s[m].x : kMasked;
-        s[m].y = is_seen && head + 1 < kGroup ? s[m].y : kMasked;
-        found.x = max(found.x, s[m].x);
-        if (kIsSplit) {
-          found.y = max(found.y, s[m].y);
-          ((threadgroup float2*)
-               scores)[(head / 4 * kScorePlaces + score_place(token) + m) * 2 + head % 4 / 2] =
-              s[m];
-        } else {
-          scores[(score_place(token) + m) * 4 + head] = s[m].x;
-        }
-      }
+      score_tile<kTokens>(found, tiles[i], queries, seen, head, place, own);
+      own += score_place(stride) * 4;
     }
   }
+  if (queries.softcap != 0.0f)
+    cap_scores<kTokens>(found, round, first, stride, queries.softcap, place, scores);
   EACH_HEAD(g) {
     largest.v[g] = g == head ? found.x : kIsSplit && g == head + 1 ? found.y : kMasked;
   }
@@ -172,7 +303,8 @@ inline void score_round_by_matrices(thread Scores& largest, thread const HeadCac
                                     thread const MatrixQueries& queries, thread const Round& round,
                                     thread const Lane& lane, thread const MatrixPlace& place,
                                     threadgroup float* scores) {
-  if (round.is_whole) {
+  const uint step = 2 * kAttentionSimdgroups * 8 * kTokens;
+  if (kIsSmallHead && round.is_whole && (round.end - round.first) % step == 0) {
     score_tiles<kTokens, true>(largest, k, blocks, queries, round, lane, place, scores);
   } else {
     score_tiles<kTokens, false>(largest, k, blocks, queries, round, lane, place, scores);

@@ -53,6 +53,10 @@ inline void find_place(thread MatrixPlace& place, threadgroup half* stage, uint 
 inline void set_elements(thread simdgroup_half8x8& matrix, half2 elements) {
   (thread half2&)matrix.thread_elements() = elements;
 }
+inline void set_elements(thread simdgroup_float8x8& matrix, float2 elements) {
+  matrix.thread_elements()[0] = elements.x;
+  matrix.thread_elements()[1] = elements.y;
+}
 
 // The first of the two heads that a lane's elements of a row of scores belong to; they belong to
 // one where halves share a matrix.

@@ -104,6 +104,17 @@ def test_magnitudes_of_integers(dtype: str, ratio: int) -> None:
     assert error.max() < 3e-6 * np.abs(batch.expected()).max()
 
 
+@pytest.mark.parametrize("dtype", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("ratio", [4, 6])
+def test_magnitudes_of_heads(dtype: str, ratio: int) -> None:
+    """No head's queries are rounded to steps of another's."""
+    shape = Shape(head_dim=128, n_heads=ratio, n_kv_heads=1, k_type=dtype, v_type=dtype)
+    sequence = random_sequence(shape, 150, 1, 0)
+    sequence.q *= np.float32(10) ** np.linspace(-3, 0.5, ratio, dtype=np.float32)[:, None]
+    batch = Batch(shape, [sequence])
+    np.testing.assert_allclose(run_decode(batch), batch.expected(), **TOLERANCE)
+
+
 def bits(batch: Batch) -> bytes:
     return run_decode(batch, order="forward").tobytes()
 
