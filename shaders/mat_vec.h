@@ -45,8 +45,8 @@ METAL_FUNC float dot4(float4 a, float4 b, float sum) {
   return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
-METAL_FUNC float dot8(thread const WeightStep& w, float4 first, float4 second) {
-  return dot4(w.second, second, dot4(w.first, first, 0.0f));
+METAL_FUNC float dot8(thread const WeightStep& w, float4 first, float4 second, float sum = 0.0f) {
+  return dot4(w.second, second, dot4(w.first, first, sum));
 }
 
 METAL_FUNC float sum8(float4 a, float4 b) {
@@ -86,9 +86,28 @@ struct RowWords {
 };
 
 template <typename Block>
-METAL_FUNC RowWords<Block> load_rows(thread const Rows<Block>& rows, uint block, uint part) {
-  return {{load_words(rows.of[0] + block, part), load_words(rows.of[1] + block, part),
-           load_words(rows.of[2] + block, part), load_words(rows.of[3] + block, part)}};
+METAL_FUNC RowWords<Block> load_rows(thread const Rows<Block>& rows, uint block, uint place) {
+  return {{load_words(rows.of[0] + block, place), load_words(rows.of[1] + block, place),
+           load_words(rows.of[2] + block, place), load_words(rows.of[3] + block, place)}};
+}
+
+// The same, unpacked.
+template <typename Block>
+struct RowSlices {
+  Slice<Block> of[kRows];
+};
+
+template <typename Block>
+METAL_FUNC RowSlices<Block> unpacked_rows(thread const RowWords<Block>& words, uint place) {
+  return {{unpacked(words.of[0], place), unpacked(words.of[1], place), unpacked(words.of[2], place),
+           unpacked(words.of[3], place)}};
+}
+
+template <typename Block>
+METAL_FUNC void copy(thread RowWords<Block>& to, thread const RowWords<Block>& from) {
+  EACH_ROW(r) {
+    UNROLL for (uint i = 0; i < Words<Block>::kCount; ++i) to.of[r].at[i] = from.of[r].at[i];
+  }
 }
 
 // The columns of x that a slice is multiplied with.
@@ -100,34 +119,23 @@ struct Columns {
 
 template <typename Block>
 METAL_FUNC void load_columns(thread Columns<Block>& columns, thread const Pass& pass, uint block,
-                             uint part) {
+                             uint place) {
   UNROLL for (uint step = 0; step < Slice<Block>::kSteps; ++step) {
     device const float* x =
-        pass.x + pass.start[0] + block * Block::kElements + Slice<Block>::column(part, step);
+        pass.x + pass.start[0] + block * Block::kElements + Slice<Block>::column(place, step);
     columns.first[step] = *(device const float4*)x;
-    columns.second[step] = *(device const float4*)(x + Slice<Block>::kGap);
+    columns.second[step] = *(device const float4*)(x + Slice<Block>::gap(place));
   }
-}
-
-// dot8() of a step, added to the sum of those before it. Where the second four weights come so many
-// times as large, steps do not share a factor: there is none before it.
-template <typename S>
-METAL_FUNC float add_dot8(thread const WeightStep& w, float4 first, float4 second, float sum) {
-  constexpr uint times = S::kSecondTimes;
-  static_assert(times == 1 || S::kShared == 1, "`sum` is left out");
-  if (times == 1) return dot4(w.second, second, dot4(w.first, first, sum));
-  return dot4(w.first, first, dot4(w.second, second, 0.0f) * (1.0f / float(times)));
 }
 
 // add_slice() for words: steps of a group share a factor, and a single token's columns come
 // `early`, so that they are on their way while weights are unpacked.
 template <typename Block>
-METAL_FUNC void add_words(thread Sums& sums, thread const Pass& pass,
-                          thread const RowWords<Block>& words, uint block, uint part,
-                          thread const Columns<Block>& early) {
+METAL_FUNC void add_row_slices(thread Sums& sums, thread const Pass& pass,
+                               thread const RowSlices<Block>& slices, uint block, uint place,
+                               thread const Columns<Block>& early) {
   typedef Slice<Block> S;
-  S w[kRows] = {unpacked(words.of[0], part), unpacked(words.of[1], part),
-                unpacked(words.of[2], part), unpacked(words.of[3], part)};
+  thread const S* w = slices.of;
   UNROLL for (uint group = 0; group < S::kSteps; group += S::kShared) {
     float4 products[kMaxTokens];
     float totals[kMaxTokens];
@@ -136,17 +144,18 @@ METAL_FUNC void add_words(thread Sums& sums, thread const Pass& pass,
       totals[t] = 0.0f;
     }
     UNROLL for (uint step = group; step < group + S::kShared; ++step) {
-      const uint column = block * Block::kElements + S::column(part, step);
+      const uint column = block * Block::kElements + S::column(place, step);
       WeightStep q[kRows] = {w[0].weights(step), w[1].weights(step), w[2].weights(step),
                              w[3].weights(step)};
       EACH_TOKEN(t, pass.n_tokens) {
         device const float* x = pass.x + pass.start[t] + column;
         const bool is_loaded = kTokensPerPass == 1;
         const float4 a = is_loaded ? early.first[step] : *(device const float4*)x;
-        const float4 b = is_loaded ? early.second[step] : *(device const float4*)(x + S::kGap);
+        const float4 b =
+            is_loaded ? early.second[step] : *(device const float4*)(x + S::gap(place));
         const float4 sum = products[t];
-        products[t] = float4(add_dot8<S>(q[0], a, b, sum.x), add_dot8<S>(q[1], a, b, sum.y),
-                             add_dot8<S>(q[2], a, b, sum.z), add_dot8<S>(q[3], a, b, sum.w));
+        products[t] = float4(dot8(q[0], a, b, sum.x), dot8(q[1], a, b, sum.y),
+                             dot8(q[2], a, b, sum.z), dot8(q[3], a, b, sum.w));
         if (S::kHasOffset) totals[t] += sum8(a, b);
       }
     }
@@ -162,7 +171,7 @@ METAL_FUNC void add_words(thread Sums& sums, thread const Pass& pass,
   }
 }
 
-// How a lane comes to all of its slices: in the order of the row, or part by part of its blocks.
+// How a lane comes to all of its slices: in the order of the row, or from block to block.
 template <typename Block, bool kHasWords>
 struct Walk {
   METAL_FUNC static void add_slices(thread Sums& sums, thread const Pass& pass,
@@ -174,31 +183,81 @@ struct Walk {
 
 template <typename Block>
 struct Walk<Block, true> {
+  typedef Slice<Block> S;
+  // Blocks that the simdgroup works off at a time.
+  enum : uint { kRound = 32 * S::kElements / Block::kElements };
+
   METAL_FUNC static void add_slices(thread Sums& sums, thread const Pass& pass,
                                     thread const Rows<Block>& rows, uint lane, uint n_cols) {
-    constexpr uint n_parts = Block::kElements / Slice<Block>::kElements, round = 32 / n_parts;
-    const uint n_blocks = n_cols / Block::kElements, part = lane % n_parts;
-    uint block = lane / n_parts;
-    Columns<Block> columns;
+    const uint n_blocks = n_cols / Block::kElements, place = lane % 8;
+    const uint block = lane / (Block::kElements / S::kElements);
     if (kTokensPerPass > 1) {  // products enough to wait behind, and registers scarce
-      for (; block < n_blocks; block += round) {
-        const RowWords<Block> words = load_rows(rows, block, part);
-        add_words(sums, pass, words, block, part, columns);
-      }
-    } else if (block < n_blocks) {
-      RowWords<Block> words = load_rows(rows, block, part);
-      for (; block < n_blocks; block += round) {
-        const RowWords<Block> ahead =
-            load_rows(rows, block + round < n_blocks ? block + round : block, part);
-        load_columns(columns, pass, block, part);
-        add_words(sums, pass, words, block, part, columns);
-        EACH_ROW(r) {
-          UNROLL for (uint i = 0; i < Words<Block>::kCount; ++i) {
-            words.of[r].at[i] = ahead.of[r].at[i];
-          }
-        }
+      for (uint b = block; b < n_blocks; b += kRound) add(sums, pass, rows, b, place);
+    } else if (S::kIsFenced) {
+      add_fenced(sums, pass, rows, block, place, n_blocks);
+    } else {
+      add_pairs(sums, pass, rows, block, place, n_blocks);
+    }
+  }
+
+  METAL_FUNC static void add(thread Sums& sums, thread const Pass& pass,
+                             thread const RowSlices<Block>& slices, uint block, uint place) {
+    Columns<Block> columns;
+    if (kTokensPerPass == 1) load_columns(columns, pass, block, place);
+    add_row_slices(sums, pass, slices, block, place, columns);
+  }
+
+  METAL_FUNC static void add(thread Sums& sums, thread const Pass& pass,
+                             thread const Rows<Block>& rows, uint block, uint place) {
+    const RowWords<Block> words = load_rows(rows, block, place);
+    const RowSlices<Block> slices = unpacked_rows(words, place);
+    add(sums, pass, slices, block, place);
+  }
+
+  // Each round is asked for while the one before it is multiplied. Without the barrier a compiler
+  // may move a load to where its result is used, and lanes would wait for memory in every round.
+  METAL_FUNC static void add_fenced(thread Sums& sums, thread const Pass& pass,
+                                    thread const Rows<Block>& rows, uint block, uint place,
+                                    uint n_blocks) {
+    const uint n_rounds = n_blocks / kRound;
+    if (n_rounds > 0) {
+      RowWords<Block> words = load_rows(rows, block, place);
+      for (uint i = 1; i <= n_rounds; ++i) {
+        const RowSlices<Block> slices = unpacked_rows(words, place);
+        const RowWords<Block> ahead = load_rows(rows, i < n_rounds ? block + kRound : block, place);
+        simdgroup_barrier(mem_flags::mem_none);
+        copy(words, ahead);
+        add(sums, pass, slices, block, place);
+        block += kRound;
       }
     }
+    if (block < n_blocks) add(sums, pass, rows, block, place);
+  }
+
+  // Two rounds at a time, so that a lane has two blocks of every row under way and shares what it
+  // spends on addresses.
+  METAL_FUNC static void add_pairs(thread Sums& sums, thread const Pass& pass,
+                                   thread const Rows<Block>& rows, uint block, uint place,
+                                   uint n_blocks) {
+    Columns<Block> columns;
+    if (block + kRound < n_blocks) {
+      RowWords<Block> words = load_rows(rows, block, place);
+      RowWords<Block> second = load_rows(rows, block + kRound, place);
+      for (; block + kRound < n_blocks; block += 2 * kRound) {
+        const uint next = block + 3 * kRound < n_blocks ? block + 2 * kRound : block;
+        const RowWords<Block> ahead = load_rows(rows, next, place);
+        const RowWords<Block> second_ahead = load_rows(rows, next + kRound, place);
+        load_columns(columns, pass, block, place);
+        const RowSlices<Block> slices = unpacked_rows(words, place);
+        add_row_slices(sums, pass, slices, block, place, columns);
+        load_columns(columns, pass, block + kRound, place);
+        const RowSlices<Block> second_slices = unpacked_rows(second, place);
+        add_row_slices(sums, pass, second_slices, block + kRound, place, columns);
+        copy(words, ahead);
+        copy(second, second_ahead);
+      }
+    }
+    if (block < n_blocks) add(sums, pass, rows, block, place);
   }
 };
 

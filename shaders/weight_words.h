@@ -1,15 +1,18 @@
 // Slices of a row of weights that come as words, as they lie in memory, so that the next slice can
 // be on its way while one is multiplied: it waits in fewer registers than unpacked.
 //
-// A lane takes the same slice, or part, of every block that it works off. Words are read as wide as
-// a block's alignment allows. Bits are taken out where they stand, without a shift for each: what
-// comes so many times as large is made small again by a product's factor, exactly.
+// A lane takes the same slice of every block that it works off; which one follows from its place
+// among eight lanes. Words are read as wide as a block's alignment allows. Bits are taken out where
+// they stand, without a shift for each: what comes so many times as large is made small again,
+// exactly.
 #pragma once
 #include "weight_slices.h"
 
 // Slices of these types have, besides what weight_slices.h says,
 //   kShared: steps whose products are added up before factor() and offset() are applied;
-//   kSecondTimes: how many times as large the second four weights of a step come.
+//   column(), gap(): where in the block the first four weights of a step begin, and how much later
+//     the other four do;
+//   kIsFenced: words are loads that nothing is done with before they are unpacked (see mat_vec.h).
 
 inline uint bits_of(half x) { return as_type<ushort>(x); }
 inline float half_of(uint bits) { return float(as_type<half>(ushort(bits))); }
@@ -18,12 +21,12 @@ inline float half_of(uint bits) { return float(as_type<half>(ushort(bits))); }
 
 template <>
 struct Slice<BlockQ8_0> {
-  enum : uint { kElements = 8, kSteps = 1, kGap = 16, kHasOffset = 0 };
-  enum : uint { kShared = 1, kSecondTimes = 1 };
+  enum : uint { kElements = 8, kSteps = 1, kHasOffset = 0, kShared = 1, kIsFenced = 0 };
   uint2 q;
   float scale;
 
-  static uint column(uint part, uint) { return part * 4; }
+  static uint column(uint place, uint) { return place % 4 * 4; }
+  static int gap(uint) { return 16; }
   WeightStep weights(uint) const { return {signed_bytes_of(q.x), signed_bytes_of(q.y)}; }
   float factor(uint) const { return scale; }
   float offset(uint) const { return 0.0f; }
@@ -34,39 +37,49 @@ struct Words<BlockQ8_0> {
   uint at[kCount];
 };
 
-inline Words<BlockQ8_0> load_words(device const BlockQ8_0* block, uint part) {
-  device const uchar* q = (device const uchar*)block->q + part * 4;
+inline Words<BlockQ8_0> load_words(device const BlockQ8_0* block, uint place) {
+  device const uchar* q = (device const uchar*)block->q + place % 4 * 4;
   return {{load_word(q), load_word(q + 16), bits_of(block->scale)}};
 }
 inline Slice<BlockQ8_0> unpacked(thread const Words<BlockQ8_0>& words, uint) {
   return {uint2(words.at[0], words.at[1]), half_of(words.at[2])};
 }
 
+// Half a block: twice four bytes, eight apart, whose lower and upper halves are four groups of four
+// weights, eight columns apart. The columns of lanes of four blocks are 128 bytes apart, in the
+// same banks of a cache, so each of these lanes has its groups in another order.
 template <>
 struct Slice<BlockQ4_0> {
-  enum : uint { kElements = 8, kSteps = 1, kGap = 16, kHasOffset = 0 };
-  enum : uint { kShared = 1, kSecondTimes = 16 };
-  uint2 pairs;
+  enum : uint { kElements = 16, kSteps = 2, kHasOffset = 0, kShared = 2, kIsFenced = 1 };
+  uint2 q;
   float scale;
+  bool is_upper_first;
 
-  static uint column(uint part, uint) { return part * 4; }
-  WeightStep weights(uint) const {
-    return {fields_of(pairs, 0x0f, 8), fields_of(pairs, 0xf0, 8 * kSecondTimes)};
+  // The group at i is i ^ turn(): bit 0 says which bytes, bit 1 which halves of them.
+  static uint turn(uint place) { return place / 2; }
+  static uint column(uint place, uint step) { return place % 2 * 4 + (step ^ turn(place)) * 8; }
+  static int gap(uint place) { return turn(place) < 2 ? 16 : -16; }
+  WeightStep weights(uint step) const {
+    const uint2 pairs = byte_pairs(q[step]);
+    return {nibbles_of(pairs, is_upper_first, 8), nibbles_of(pairs, !is_upper_first, 8)};
   }
   float factor(uint) const { return scale; }
   float offset(uint) const { return 0.0f; }
 };
 template <>
 struct Words<BlockQ4_0> {
-  enum : uint { kCount = 2 };
+  enum : uint { kCount = 5 };
   uint at[kCount];
 };
 
-inline Words<BlockQ4_0> load_words(device const BlockQ4_0* block, uint part) {
-  return {{load_word(block->q + part * 4), bits_of(block->scale)}};
+inline Words<BlockQ4_0> load_words(device const BlockQ4_0* block, uint place) {
+  device const ushort* q = (device const ushort*)(block->q + place % 2 * 4);
+  return {{q[0], q[1], q[4], q[5], bits_of(block->scale)}};
 }
-inline Slice<BlockQ4_0> unpacked(thread const Words<BlockQ4_0>& words, uint) {
-  return {byte_pairs(words.at[0]), half_of(words.at[1])};
+inline Slice<BlockQ4_0> unpacked(thread const Words<BlockQ4_0>& words, uint place) {
+  const uint turn = Slice<BlockQ4_0>::turn(place);
+  const uint2 q = uint2(words.at[0] | words.at[1] << 16, words.at[2] | words.at[3] << 16);
+  return {turn % 2 == 0 ? q.xy : q.yx, half_of(words.at[4]), turn >= 2};
 }
 
 // Blocks of 256.
@@ -112,13 +125,13 @@ inline Halves halves_in(uint first, uint second) {
 
 template <>
 struct Slice<BlockQ4_K> {
-  enum : uint { kElements = 32, kSteps = 4, kGap = 4, kHasOffset = 1 };
-  enum : uint { kShared = 2, kSecondTimes = 1 };
+  enum : uint { kElements = 32, kSteps = 4, kHasOffset = 1, kShared = 2, kIsFenced = 0 };
   Halves first;
   Halves second;
   float4 scales;
 
   static uint column(uint part, uint step) { return pair_column(part, step); }
+  static int gap(uint) { return 4; }
   WeightStep weights(uint step) const {
     return step % 2 == 0 ? first.weights(step >= 2) : second.weights(step >= 2);
   }
@@ -145,14 +158,14 @@ inline Slice<BlockQ4_K> unpacked(thread const Words<BlockQ4_K>& words, uint part
 
 template <>
 struct Slice<BlockQ5_K> {
-  enum : uint { kElements = 32, kSteps = 4, kGap = 4, kHasOffset = 1 };
-  enum : uint { kShared = 2, kSecondTimes = 1 };
+  enum : uint { kElements = 32, kSteps = 4, kHasOffset = 1, kShared = 2, kIsFenced = 0 };
   Halves first;
   Halves second;
   uint4 high;  // bits 0 and 1: the fifth bits of the two sub-blocks
   float4 scales;
 
   static uint column(uint part, uint step) { return pair_column(part, step); }
+  static int gap(uint) { return 4; }
   WeightStep weights(uint step) const {
     const uint2 bits = step % 2 == 0 ? high.xy : high.zw;
     const uint distance = step < 2 ? 4 : 7, field = step < 2 ? 0x10 : 0x100;
