@@ -198,8 +198,9 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
 
   const uint ratio = params.n_heads / params.n_kv_heads;
   const uint n_splits = (ratio + kGroup - 1) / kGroup;
-  const uint kv_head = place.y / n_splits;
-  const uint first_of_ratio = place.y % n_splits * kGroup;
+  // Divisions by what only the GPU knows take tens of instructions.
+  const uint kv_head = n_splits == 1 ? place.y : place.y / n_splits;
+  const uint first_of_ratio = n_splits == 1 ? 0 : place.y % n_splits * kGroup;
   const uint n_heads = min(ratio - first_of_ratio, kGroup);
   const ulong first_head = ulong(token) * params.n_heads + kv_head * ratio + first_of_ratio;
   device const float* own_q = q + first_head * kHeadDim;
@@ -212,20 +213,6 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   const bool by_matrices_k = kv_has_scales(kKType);
   const bool by_matrices_v = kv_has_scales(kVType);
   MatrixPlace at = {0, 0, 0, 0};
-  if (kByMatrices) {
-    find_place(at, (threadgroup half*)shared + simdgroup * 68, lane_index);
-  }
-  Rows queries = {};
-  MatrixQueries matrix_queries;
-  if (by_matrices_k) {
-    threadgroup uint4* stage =
-        (threadgroup uint4*)shared + attention_score_bytes(kHeadDim, kGroup, kRound, true) / 16;
-    store_queries(matrix_queries, stage, starts, own_q, n_heads, params.scale, lane, at);
-    matrix_queries.softcap = params.softcap;
-  } else {
-    load_queries(queries, own_q, n_heads, params.scale, lane.chunk);
-  }
-
   device const int* blocks = block_tables + ulong(items[place.z].sequence) * params.max_blocks;
   const uint k_bytes = kv_head_bytes(kKType, kHeadDim, kBlockSize);
   const uint v_bytes = kv_head_bytes(kVType, kHeadDim, kBlockSize);
@@ -233,14 +220,34 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   const HeadCache v = {v_cache + ulong(kv_head) * v_bytes, blocks, params.n_kv_heads * v_bytes};
 
   const uint begin = partition_of_slot(slot, position, params.window, params.sinks) * kPartition;
+  const uint score_bytes = attention_score_bytes(kHeadDim, kGroup, kRound, true);
   BlockIds ids = {};
   if (kByMatrices) {
-    threadgroup int* stage = (threadgroup int*)shared +
-                             attention_score_bytes(kHeadDim, kGroup, kRound, true) / 4 +
+    find_place(at, (threadgroup half*)shared + simdgroup * 68, lane_index);
+    threadgroup int* stage = (threadgroup int*)shared + score_bytes / 4 +
                              (by_matrices_k ? attention_query_bytes(kHeadDim, kGroup) / 4 : 0);
     store_blocks(ids, stage, blocks, begin, position, lane.thread_index);
+    if (by_matrices_k) find_largest(partial, own_q, n_heads, lane);
     // Scores may replace now what told the places.
     threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+  Rows queries = {};
+  MatrixQueries matrix_queries;
+  KeyTile key_tiles[2];  // one is under way
+  uint first_round = 0;
+  if (by_matrices_k) {
+    while (first_round + kRound < kPartition &&
+           !any_visible(begin + first_round, kRound, position, params.window, params.sinks))
+      first_round += kRound;
+    Round round;
+    make_round(round, begin + first_round, position, params.window, params.sinks);
+    start_keys_by_type(key_tiles[0], k, ids, round, lane, at);
+    store_queries(matrix_queries, (threadgroup uint4*)shared + score_bytes / 16, starts, partial,
+                  own_q, n_heads, params.scale, lane, at);
+    matrix_queries.softcap = params.softcap;
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  } else {
+    load_queries(queries, own_q, n_heads, params.scale, lane.chunk);
   }
 
   Scores largest;
@@ -251,19 +258,21 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   MatrixSums matrix_sums;
   matrix_sums.v = matrices;
   if (by_matrices_v) start_sums(matrix_sums);
-  for (uint i = 0; i < kPartition; i += kRound) {
+  for (uint i = first_round; i < kPartition; i += kRound) {
     if (!any_visible(begin + i, kRound, position, params.window, params.sinks)) continue;
     Round round;
     make_round(round, begin + i, position, params.window, params.sinks);
+    if (by_matrices_k && i != first_round)
+      start_keys_by_type(key_tiles[0], k, ids, round, lane, at);
     Scores found;
     mask_all(found);
     switch (kKType) {
       case kKVQ8_0:
-        score_round_by_matrices<2>(found, k, ids, matrix_queries, round, lane, at,
+        score_round_by_matrices<2>(found, key_tiles, k, ids, matrix_queries, round, lane, at,
                                    (threadgroup float*)shared);
         break;
       case kKVQ4_0:
-        score_round_by_matrices<4>(found, k, ids, matrix_queries, round, lane, at,
+        score_round_by_matrices<4>(found, key_tiles, k, ids, matrix_queries, round, lane, at,
                                    (threadgroup float*)shared);
         break;
       default:

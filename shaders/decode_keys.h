@@ -42,37 +42,32 @@ inline float2 start_of_sums(uint4 queries) {
   return float2(products.thread_elements()[0], products.thread_elements()[1]);
 }
 
-// The largest of each pair of columns, given to every lane that has the pair.
-inline float2 largest_of_pair(float2 x, uint pair) {
-  float2 largest = float2(0);
-#pragma unroll(4)
-  for (uint i = 0; i < 4; ++i) {
-    const float2 found = simd_max(pair == i ? x : float2(0));
-    largest = pair == i ? found : largest;
+// The largest element of each head's queries, in absolute value. A threadgroup barrier has to
+// follow.
+inline void find_largest(threadgroup float* largest, device const float* q, uint n_heads,
+                         thread const Lane& lane) {
+  for (uint g = lane.simdgroup; g < kGroup; g += kAttentionSimdgroups) {
+    device const float4* row = (device const float4*)(q + min(g, n_heads - 1) * kHeadDim);
+    float4 found = float4(0);
+    for (uint i = lane.index; i < kHeadDim / 4; i += 32) found = fmax(found, fabs(row[i]));
+    const float of_head = simd_max(fmax(fmax(found.x, found.y), fmax(found.z, found.w)));
+    if (lane.index == 0) largest[g] = of_head;
   }
-  return largest;
 }
 
 // The queries in units of log2(e), times a power of two that fits them to half. Heads beyond
 // n_heads repeat the last one. A threadgroup barrier has to follow.
 inline void store_queries(thread MatrixQueries& to, threadgroup uint4* stage,
-                          threadgroup float4* starts, device const float* q, uint n_heads,
-                          float scale, thread const Lane& lane, thread const MatrixPlace& place) {
-  const uint head = first_head(place);
-  device const float* row = q + min(head, n_heads - 1) * kHeadDim;
-  device const float* other = q + min(head + 1, n_heads - 1) * kHeadDim;
+                          threadgroup float4* starts, threadgroup const float* largest,
+                          device const float* q, uint n_heads, float scale, thread const Lane& lane,
+                          thread const MatrixPlace& place) {
+  const uint head = min(first_head(place), n_heads - 1);
+  const uint next = min(first_head(place) + 1, n_heads - 1);
+  device const float* row = q + head * kHeadDim;
+  device const float* other = q + next * kHeadDim;
   const uint first = place.row / 2 * kKVChunk + place.row % 2 * 2;
-  float2 largest = float2(0);
-  for (uint at = first; at < kHeadDim; at += kKVScaleGroup) {
-#pragma unroll(4)
-    for (uint i = 0; i < uint(kPairsOfChunk); ++i) {
-      largest.x = max(largest.x, fabs(row[at + pair_element(i)]));
-      if (kIsSplit) largest.y = max(largest.y, fabs(other[at + pair_element(i)]));
-    }
-  }
-  largest = largest_of_pair(largest, place.pair) * (scale * M_LOG2E_F);
-  const float2 unit =
-      float2(power_of_two(largest.x), power_of_two(kIsSplit ? largest.y : largest.x));
+  const float2 unit = float2(power_of_two(largest[head] * (scale * M_LOG2E_F)),
+                             power_of_two(largest[kIsSplit ? next : head] * (scale * M_LOG2E_F)));
   const float2 inverse = float2(inverse_power(unit.x), inverse_power(unit.y));
   for (uint s = lane.simdgroup; s < kScaleGroups; s += kAttentionSimdgroups) {
     uint4 high = uint4(0);
@@ -119,7 +114,7 @@ inline void load_keys(thread KeyTile& tile, thread const HeadCache& k,
                       thread const MatrixPlace& place) {
   uint position = round.begin + token;
   uint block = position / kBlockSize - blocks.first;
-  if (!kIsWhole && visible_bits(round, token & ~7u) == 0) {
+  if (!kIsWhole && (token >= round.end || visible_bits(round, token & ~7u) == 0)) {
     position = round.position / kTokens * kTokens;
     block = kOwnBlock;
   }
@@ -256,22 +251,49 @@ inline void cap_scores(thread float2& largest, thread const Round& round, uint f
   }
 }
 
-// Scores of this simdgroup's tokens of a round, to `scores`; in `largest` that of each head.
-// kIsWhole: of a round of which the query sees all, in an even number of tiles.
+// A simdgroup's first tile of a round, and how far its tiles are apart: the tokens of tiles go to
+// simdgroups in turn.
+template <uint kTokens>
+inline uint first_key(thread const Round& round, thread const Lane& lane) {
+  return round.first + lane.simdgroup * 8 * kTokens;
+}
+template <uint kTokens>
+inline uint key_stride() {
+  return kAttentionSimdgroups * 8 * kTokens;
+}
+
+// Reads a simdgroup's first tile of a round.
+template <uint kTokens>
+inline void start_keys(thread KeyTile& tile, thread const HeadCache& k,
+                       thread const BlockIds& blocks, thread const Round& round,
+                       thread const Lane& lane, thread const MatrixPlace& place) {
+  const uint token = first_key<kTokens>(round, lane) + place.row * kTokens;
+  load_keys<kTokens, false>(tile, k, blocks, round, token, place);
+}
+
+inline void start_keys_by_type(thread KeyTile& tile, thread const HeadCache& k,
+                               thread const BlockIds& blocks, thread const Round& round,
+                               thread const Lane& lane, thread const MatrixPlace& place) {
+  if (kKType == kKVQ8_0) {
+    start_keys<2>(tile, k, blocks, round, lane, place);
+  } else {
+    start_keys<4>(tile, k, blocks, round, lane, place);
+  }
+}
+
+// Scores of this simdgroup's tokens of a round, to `scores`; in `largest` that of each head. The
+// first of two tiles has been read. kIsWhole: of a round of which the query sees all, in an even
+// number of tiles.
 template <uint kTokens, bool kIsWhole>
-inline void score_tiles(thread Scores& largest, thread const HeadCache& k,
+inline void score_tiles(thread Scores& largest, thread KeyTile* tiles, thread const HeadCache& k,
                         thread const BlockIds& blocks, thread const MatrixQueries& queries,
                         thread const Round& round, thread const Lane& lane,
                         thread const MatrixPlace& place, threadgroup float* scores) {
-  const uint size = 8 * kTokens;
-  const uint stride = kAttentionSimdgroups * size;
+  const uint stride = key_stride<kTokens>();
+  const uint first = first_key<kTokens>(round, lane);
   const uint head = first_head(place);
   const uint row = place.row * kTokens;
-  const uint first = round.first + lane.simdgroup * size;
   threadgroup float* own = scores + score_offset(first + row, head);
-  KeyTile tiles[2];
-  if (kIsWhole && first < round.end)
-    load_keys<kTokens, true>(tiles[0], k, blocks, round, first + row, place);
   float2 found = float2(kMasked);
   const uint n = kIsWhole ? 2 : 1;
   for (uint step = first; step < round.end; step += n * stride) {
@@ -280,7 +302,7 @@ inline void score_tiles(thread Scores& largest, thread const HeadCache& k,
       const uint token = step + i * stride + row;
       uint seen = 0xff;
       if (!kIsWhole) {
-        load_keys<kTokens, false>(tiles[0], k, blocks, round, token, place);
+        if (step != first) load_keys<kTokens, false>(tiles[0], k, blocks, round, token, place);
         seen = visible_bits(round, token & ~7u) >> token % 8;
       } else if (step + (i + 1) * stride < round.end) {
         // A tile ahead. Behind a branch: a compiler would put it off until it is used.
@@ -298,15 +320,15 @@ inline void score_tiles(thread Scores& largest, thread const HeadCache& k,
 }
 
 template <uint kTokens>
-inline void score_round_by_matrices(thread Scores& largest, thread const HeadCache& k,
-                                    thread const BlockIds& blocks,
+inline void score_round_by_matrices(thread Scores& largest, thread KeyTile* tiles,
+                                    thread const HeadCache& k, thread const BlockIds& blocks,
                                     thread const MatrixQueries& queries, thread const Round& round,
                                     thread const Lane& lane, thread const MatrixPlace& place,
                                     threadgroup float* scores) {
-  const uint step = 2 * kAttentionSimdgroups * 8 * kTokens;
-  if (kIsSmallHead && round.is_whole && (round.end - round.first) % step == 0) {
-    score_tiles<kTokens, true>(largest, k, blocks, queries, round, lane, place, scores);
+  const uint two_tiles = 2 * key_stride<kTokens>();
+  if (kIsSmallHead && round.is_whole && (round.end - round.first) % two_tiles == 0) {
+    score_tiles<kTokens, true>(largest, tiles, k, blocks, queries, round, lane, place, scores);
   } else {
-    score_tiles<kTokens, false>(largest, k, blocks, queries, round, lane, place, scores);
+    score_tiles<kTokens, false>(largest, tiles, k, blocks, queries, round, lane, place, scores);
   }
 }

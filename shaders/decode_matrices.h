@@ -104,26 +104,11 @@ inline void store_blocks(thread BlockIds& to, threadgroup int* ids, device const
   if (thread_index == 0) ids[kOwnBlock] = blocks[position / kBlockSize];
 }
 
-// Where a lane reads kTokens tokens of the round from `token` on, a multiple. In place of a tile
-// that the query does not see, whose block may be gone, it is the query's own: what lies there is
-// masked, and what is read ahead after the round is not used.
+// A place in a block.
 struct Place {
   device const uchar* run;
   uint token;  // of the block
 };
-template <uint kTokens, bool kIsWhole>
-inline void find_tokens(thread Place& place, thread const HeadCache& cache,
-                        thread const BlockIds& blocks, thread const Round& round, uint token) {
-  uint position = round.begin + min(token, round.end - kTokens);
-  uint block = position / kBlockSize - blocks.first;
-  if (!kIsWhole && (token >= round.end || visible_bits(round, token & ~7u) == 0)) {
-    position = round.position / kTokens * kTokens;
-    block = kOwnBlock;
-  }
-  place.run = cache.cache + ulong(uint(blocks.ids[block])) * cache.block_bytes;
-  place.token = position % kBlockSize;
-}
-
 inline device const uint4* words_of(thread const Place& place, uint type, uint chunk) {
   return (device const uint4*)(place.run + kv_chunk_offset(type, kHeadDim, place.token, chunk));
 }
