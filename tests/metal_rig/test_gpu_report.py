@@ -61,6 +61,22 @@ def test_a_share_is_of_the_ceiling_of_its_own_run() -> None:
     assert q8_0 in lines, "others keep their share"
 
 
+def test_peers_count_as_they_are_and_beside_them_with_rounded_products() -> None:
+    base = committed()
+    own = row("prefill", "8 x 4096", 1.0, matrix="half")
+    peers = [
+        row("prefill", "8 x 4096", seconds, label=label)
+        for label, seconds in (("vllm-metal", 5.0), ("mlx", 9.0), ("mlx products of halves", 2.0))
+    ]
+    kept = [r for r in base["measure"] if r["group"] != "prefill"]
+    [line] = [
+        line
+        for line in page(base | {"measure": [*kept, own, *peers]}).splitlines()
+        if line.startswith("| prefill f16, 8 x 4096: at least")
+    ]
+    assert "| 5.0 x; 2.0 x with their products rounded to halves | yes |" in line
+
+
 def test_findings_are_replaced_by_test_and_tool() -> None:
     base = committed()
     first = base["sanitize"][0] | {"is_right": False}
