@@ -218,9 +218,11 @@ def decode_registers(group: int) -> int:
 
 
 def prefill_registers(head_dim: int, element_bytes: int) -> int:
-    """Queries, sums and four products as matrices (two elements per lane), row state, 24 more."""
+    """Queries, sums and four products as matrices (two elements per lane), keys or values read
+    ahead where matrices are small, row state, 24 more."""
     queries = head_dim // 8 * 2 * element_bytes // 4
-    return min(queries + head_dim // 8 * 2 + 8 + 8 + 24, MAX_REGISTERS)
+    ahead = head_dim // 8 if head_dim * element_bytes <= 256 else 0
+    return min(queries + head_dim // 8 * 2 + ahead + 8 + 8 + 24, MAX_REGISTERS)
 
 
 DECODE_CASES = (

@@ -9,133 +9,190 @@
 // Matrices of half round queries and weights to half and hold f16, q8_0 and q4_0 keys well;
 // matrices of float round nothing and hold every type.
 // Function constants: head_dim (that of the name), block_size, K and V type, group.
-#include "attention.h"
-#include "kv_tile.h"
+//
+// Products are made the other way around: keys times queries, then values times weights. So a row's
+// scores are a column of matrices and become weights where they are, and only its largest score
+// goes from lane to lane: a lane has two rows' scores of some keys, and two rows' sums.
+#include "prefill_tile.h"
 
-// Where a lane of a simdgroup stands in its eight rows of `width` columns: four lanes per row.
-struct RowPlace {
-  uint row;     // of eight
-  uint column;  // its first one; it has width / 4
+// Eight rows of a threadgroup.
+struct Rows {
+  uint first;  // of the threadgroup's
+  uint n_tokens;
+  uint first_token;
+  uint first_head;  // of a token's query heads
+  uint n_heads;     // that the threadgroup has
 };
 
-// One of a threadgroup's rows: a query head of a token.
-struct QueryRow {
-  bool is_live;
-  uint position;
-  ulong offset;  // in q and out, elements
-};
+// Whether row i of eight is a token's, and where in q and out it is, in heads.
+inline bool find_row(thread ulong& at, thread const Rows& rows, uint i, uint n_heads) {
+  const uint token = (rows.first + i) / kGroup;
+  const uint head = (rows.first + i) % kGroup;
+  at = ulong(rows.first_token + token) * n_heads + rows.first_head + head;
+  return token < rows.n_tokens && head < rows.n_heads;
+}
 
-inline void store4(threadgroup half* to, float4 x) { *(threadgroup half4*)to = half4(x); }
-inline void store4(threadgroup float* to, float4 x) { *(threadgroup float4*)to = x; }
-
-// Reads the keys [base, base + n_keys) of K or V, as rows of D + kPrefillPad elements. Positions
-// after the last row's, and those whose blocks are gone, become zeros: what is stored there may be
-// anything.
+// Queries as columns of matrices, in units of log2(e), by way of threadgroup memory.
 template <typename M, ushort D>
-inline void load_keys(threadgroup M* to, device const uchar* cache, device const int* blocks,
-                      ulong block_bytes, uint type, uint base, uint n_keys, uint last,
-                      uint thread_index) {
-  const uint n_chunks = D / kKVChunk;
-  const uint per_word = kv_tokens_per_word(type);
-  // One chunk at a time where queries and sums fill the registers.
-  constexpr ushort kUnroll = sizeof(M) * D > 512 ? 1 : 4;
-#pragma clang loop unroll_count(kUnroll)
-  for (uint i = thread_index; i < n_keys * n_chunks; i += kAttentionThreads) {
-    const uint word = i / (per_word * n_chunks);
-    const uint chunk = i / per_word % n_chunks;
-    const uint token = word * per_word + i % per_word;  // neighbours read what lies side by side
-    const uint position = base + token;
-    KVChunk x = {float4(0), float4(0)};
-    const int block = position <= last ? blocks[position / kBlockSize] : -1;
-    if (block >= 0)
-      kv_load_chunk(x, cache + ulong(uint(block)) * block_bytes, type, position % kBlockSize,
-                    chunk);
-    threadgroup M* row = to + token * (D + kPrefillPad) + chunk * kKVChunk;
-    store4(row, x.lo);
-    store4(row + 4, x.hi);
+inline void load_queries(thread simdgroup_matrix<M, 8, 8>* queries, device const float* q,
+                         thread const Rows& rows, thread const LanePlace& place, uint n_heads,
+                         float scale, threadgroup uchar* stage, uint lane) {
+  for (uint i = lane; i < 2 * D; i += 32) {
+    ulong at;
+    float4 x = float4(0);
+    if (find_row(at, rows, i / (D / 4), n_heads))
+      x = *(device const float4*)(q + at * D + i % (D / 4) * 4) * scale;
+    store4((threadgroup M*)stage + 4 * i, x);
+  }
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  threadgroup const M* columns = (threadgroup const M*)stage + 2 * place.pair * D;
+#pragma unroll
+  for (ushort i = 0; i < D / 8; ++i) {
+    const uint element = element_of<M, D>(i, place.row);
+    queries[i].thread_elements()[0] = columns[element];
+    queries[i].thread_elements()[1] = columns[D + element];
   }
 }
 
-// The simdgroup's eight rows of queries as columns, in units of log2(e), by way of threadgroup
-// memory. Columns, so that the keys of a product are read row by row.
+// Scores of eight rows for a tile's keys.
 template <typename M, ushort D, ushort kKeys>
-inline void load_query_rows(thread simdgroup_matrix<M, 8, 8>* queries, device const float* q,
-                            thread const QueryRow& row, thread const RowPlace& place, float scale,
-                            threadgroup M* stage) {
+inline void score_tile(thread simdgroup_float8x8* scores,
+                       thread const simdgroup_matrix<M, 8, 8>* queries,
+                       threadgroup const uchar* keys, thread const LanePlace& place) {
+  constexpr ushort kBytes = key_bytes(D, sizeof(M));
+  constexpr ushort kMatrices = kBytes / 2 / sizeof(M);
+  constexpr ushort kSwap = key_swap(D, sizeof(M));
+  constexpr uint kStride = D * sizeof(M);
+  const uint token = token_of<M, kKeys>(0, place.row);
+  const uint own = token * kStride + (place.pair * kBytes ^ token % 2 * kSwap);
 #pragma unroll
-  for (ushort first = 0; first < D; first += kKeys) {
-    threadgroup M* to = stage + place.row * (kKeys + kPrefillPad) + place.column;
-    const bool is_inside = row.is_live && first + place.column < D;
+  for (ushort i = 0; i < kKeys / 8; ++i) scores[i] = make_filled_simdgroup_matrix<float, 8>(0.0f);
 #pragma unroll
-    for (ushort i = 0; i < kKeys / 4; i += 4) {
-      float4 x = float4(0);
-      if (is_inside) x = *(device const float4*)(q + row.offset + first + place.column + i) * scale;
-      store4(to + i, x);
+  for (ushort d = 0; d < D / 8; d += kMatrices) {
+    const uint column = d * 8 * sizeof(M);  // a multiple of 32, of 64 where kSwap is
+    threadgroup const uchar* from = keys + (own ^ (column & kSwap)) + (column & ~uint(kSwap));
+#pragma unroll
+    for (ushort i = 0; i < kKeys / 8; ++i) {
+      simdgroup_matrix<M, 8, 8> key[kMatrices];
+      load_matrices<kBytes>(key, from + token_of<M, kKeys>(i, 0) * kStride);
+#pragma unroll
+      for (ushort j = 0; j < kMatrices; ++j)
+        simdgroup_multiply_accumulate(scores[i], key[j], queries[d + j], scores[i]);
     }
-    simdgroup_barrier(mem_flags::mem_threadgroup);
-#pragma unroll
-    for (ushort i = 0; i < kKeys / 8; ++i)
-      if (first + 8 * i < D)
-        simdgroup_load(queries[first / 8 + i], stage + 8 * i, kKeys + kPrefillPad, ulong2(0), true);
-    simdgroup_barrier(mem_flags::mem_threadgroup);
   }
 }
 
-// Turns a row's scores into weights. Returns what its earlier sums are to be multiplied by.
+// Masks what eight rows do not see of a tile.
 template <typename M, ushort kKeys>
-inline float weigh_row(thread float& largest, thread float& total, threadgroup const float* scores,
-                       threadgroup M* weights, thread const QueryRow& row, uint first_key,
-                       constant AttentionParams& params) {
-  float s[kKeys / 4];
-  float next = largest;
-  const uint begin = attention_begin(row.position, params.window);
+inline void mask_scores(thread simdgroup_float8x8* scores, thread const LanePlace& place,
+                        uint first_row, uint first_position, uint base, uint window, uint sinks) {
 #pragma unroll
-  for (ushort i = 0; i < kKeys / 4; ++i) {
-    const uint key = first_key + i;
-    const bool is_visible =
-        row.is_live && key <= row.position && (key >= begin || key < params.sinks);
-    s[i] = is_visible ? capped(scores[i], params.softcap) : kMasked;
-    next = max(next, s[i]);
-  }
-  next = max(next, simd_shuffle_xor(next, 1));
-  next = max(next, simd_shuffle_xor(next, 2));
-  float sum = 0.0f;
+  for (ushort e = 0; e < 2; ++e) {
+    const uint position = first_position + (first_row + 2 * place.pair + e) / kGroup;
+    const uint begin = attention_begin(position, window);
 #pragma unroll
-  for (ushort i = 0; i < kKeys / 4; ++i) {
-    // As it will be multiplied, so that rounding cancels where the sum divides.
-    const M weight = M(s[i] == kMasked ? 0.0f : exp2(s[i] - next));
-    weights[i] = weight;
-    sum += float(weight);
+    for (ushort i = 0; i < kKeys / 8; ++i) {
+      const uint key = base + token_of<M, kKeys>(i, place.row);
+      if ((key > position) | ((key < begin) & (key >= sinks)))
+        scores[i].thread_elements()[e] = kMasked;
+    }
   }
-  sum += simd_shuffle_xor(sum, 1);
-  sum += simd_shuffle_xor(sum, 2);
-  const float factor = exp2(largest - next);
+}
+
+template <ushort kKeys>
+inline void cap_scores(thread simdgroup_float8x8* scores, float softcap) {
+#pragma unroll
+  for (ushort i = 0; i < kKeys / 8; ++i) {
+    scores[i].thread_elements()[0] = capped(scores[i].thread_elements()[0], softcap);
+    scores[i].thread_elements()[1] = capped(scores[i].thread_elements()[1], softcap);
+  }
+}
+
+// Turns scores into weights. Returns what the rows' earlier sums are to be multiplied by. Of a row
+// that has seen nothing so far, weights are too large; it sees something at last, and then this
+// factor is zero.
+template <typename M, ushort kKeys>
+inline float2 weigh(thread simdgroup_matrix<M, 8, 8>* weights, thread float2& largest,
+                    thread simdgroup_float8x8* scores, thread const LanePlace& place) {
+  float2 next = largest;
+#pragma unroll
+  for (ushort i = 0; i < kKeys / 8; ++i) {
+    next.x = fmax(next.x, scores[i].thread_elements()[0]);
+    next.y = fmax(next.y, scores[i].thread_elements()[1]);
+  }
+#pragma unroll
+  for (ushort i = 0; i < 3; ++i) {
+    const float2 other = simd_shuffle_xor(next, place.steps[i]);
+    next = float2(fmax(next.x, other.x), fmax(next.y, other.y));
+  }
+#pragma unroll
+  for (ushort i = 0; i < kKeys / 8; ++i)
+    set_elements(weights[i], exp2(float2(scores[i].thread_elements()[0] - next.x,
+                                         scores[i].thread_elements()[1] - next.y)));
+  const float2 factor = exp2(largest - next);
   largest = next;
-  total = total * factor + sum;
   return factor;
 }
 
-// Writes a simdgroup's sums over their totals, by way of threadgroup memory.
-template <ushort D, ushort kKeys>
-inline void write_rows(thread const simdgroup_float8x8* sums, device float* out,
-                       thread const QueryRow& row, thread const RowPlace& place, float total,
-                       threadgroup float* stage) {
+inline void multiply_columns(thread simdgroup_float8x8& matrix, float2 factor) {
+  matrix.thread_elements()[0] *= factor.x;
+  matrix.thread_elements()[1] *= factor.y;
+}
+
+// Adds a tile's values, by their weights, to eight rows' sums, and the weights to their totals.
+template <typename M, ushort D, ushort kKeys>
+inline void add_values(thread simdgroup_float8x8* sums, thread simdgroup_float8x8& totals,
+                       thread const simdgroup_matrix<M, 8, 8>* weights,
+                       threadgroup const uchar* values, thread const LanePlace& place) {
+  constexpr ushort kRowBytes = value_row_bytes(kKeys, sizeof(M));
+  constexpr ushort kMatrices = kRowBytes / 8 / sizeof(M);
+  const uint own = place.row * kRowBytes + place.pair * (kRowBytes / 4);
 #pragma unroll
-  for (ushort first = 0; first < D; first += kKeys) {
+  for (ushort d = 0; d < D / 8; ++d) {
 #pragma unroll
-    for (ushort i = 0; i < kKeys / 8; ++i)
-      if (first + 8 * i < D)
-        simdgroup_store(sums[first / 8 + i], stage + 8 * i, kKeys + kPrefillPad);
-    simdgroup_barrier(mem_flags::mem_threadgroup);
-    if (row.is_live && first + place.column < D) {
-      threadgroup const float4* from =
-          (threadgroup const float4*)(stage + place.row * (kKeys + kPrefillPad) + place.column);
-      device float4* to = (device float4*)(out + row.offset + first + place.column);
+    for (ushort i = 0; i < kKeys / 8; i += kMatrices) {
+      simdgroup_matrix<M, 8, 8> value[kMatrices];
+      load_matrices<kRowBytes / 4>(
+          value, values + (i / kMatrices * D + d * 8) * kRowBytes + (own ^ value_swap(d)));
 #pragma unroll
-      for (ushort i = 0; i < kKeys / 16; ++i) to[i] = from[i] / total;
+      for (ushort j = 0; j < kMatrices; ++j)
+        simdgroup_multiply_accumulate(sums[d], value[j], weights[i + j], sums[d]);
+    }
+  }
+  // Weights as they are multiplied, so that rounding cancels where the totals divide.
+  simdgroup_matrix<M, 8, 8> ones = make_filled_simdgroup_matrix<M, 8>(M(1));
+#pragma unroll
+  for (ushort i = 0; i < kKeys / 8; ++i)
+    simdgroup_multiply_accumulate(totals, ones, weights[i], totals);
+}
+
+// Writes eight rows' sums over their totals, kColumns at a time by way of threadgroup memory.
+template <ushort D, ushort kColumns>
+inline void write_rows(thread simdgroup_float8x8* sums, thread simdgroup_float8x8& total,
+                       device float* out, thread const Rows& rows, uint n_heads,
+                       threadgroup float* stage, uint lane) {
+  const float2 inverse = 1.0f / float2(total.thread_elements()[0], total.thread_elements()[1]);
+#pragma unroll
+  for (ushort first = 0; first < D; first += kColumns) {
+    simdgroup_barrier(mem_flags::mem_threadgroup);  // what was there is read
+#pragma unroll
+    for (ushort i = 0; i < kColumns / 8; ++i) {
+      multiply_columns(sums[first / 8 + i], inverse);
+      simdgroup_store(sums[first / 8 + i], stage + 8 * i, kColumns, ulong2(0), true);
     }
     simdgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint i = lane; i < 2 * kColumns; i += 32) {
+      ulong at;
+      if (find_row(at, rows, i / (kColumns / 4), n_heads))
+        *(device float4*)(out + at * D + first + i % (kColumns / 4) * 4) =
+            *(threadgroup const float4*)(stage + 4 * i);
+    }
   }
+}
+
+// The tile after the one at `base`: what lies between sinks and window is left out.
+inline uint tile_from(uint base, uint n_keys, uint begin, uint sinks) {
+  return base >= sinks && base + n_keys <= begin ? begin / n_keys * n_keys : base;
 }
 
 template <typename M, ushort D>
@@ -151,17 +208,19 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
                               uint lane [[thread_index_in_simdgroup]],
                               uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   constexpr ushort kKeys = attention_prefill_keys(D, sizeof(M));
-  constexpr ushort kStride = D + kPrefillPad;
-  threadgroup float4 key_memory[kKeys * kStride * sizeof(M) / 16];
-  threadgroup float4 score_memory[kPrefillRows * (kKeys + kPrefillPad) / 4];
-  threadgroup float4 weight_memory[kPrefillRows * (kKeys + kPrefillPad) * sizeof(M) / 16];
-  threadgroup float4 factor_memory[kAttentionSimdgroups * 16];
-  threadgroup M* keys = (threadgroup M*)key_memory;
-  const uint own = simdgroup * 8 * (kKeys + kPrefillPad);
-  threadgroup float* scores = (threadgroup float*)score_memory + own;
-  threadgroup M* weights = (threadgroup M*)weight_memory + own;
-  threadgroup float* factors = (threadgroup float*)factor_memory + simdgroup * 64;
+  constexpr uint kTileBytes = kKeys * D * sizeof(M);
+  constexpr uint kStageBytes = 2 * kTileBytes / kAttentionSimdgroups;
+  constexpr ushort kColumns = kStageBytes / 32 < D ? kStageBytes / 32 : D;
+  // Registers for what is read ahead.
+  constexpr bool kReadsAhead = D * sizeof(M) <= 256;
+  threadgroup float4 memory[2 * kTileBytes / 16];
+  threadgroup uchar* keys = (threadgroup uchar*)memory;
+  threadgroup uchar* values = keys + kTileBytes;
+  threadgroup uchar* stage = keys + simdgroup * kStageBytes;
 
+  // Read once: what is read in a loop might be waited for there.
+  const uint window = params.window, sinks = params.sinks;
+  const float softcap = params.softcap;
   const uint ratio = params.n_heads / params.n_kv_heads;
   const uint n_splits = (ratio + kGroup - 1) / kGroup;
   const uint kv_head = group.y / n_splits;
@@ -170,80 +229,67 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
   const uint n_tokens = items[group.x].n_tokens;
   const uint first_position = uint(positions[first_token]);
   const uint last = first_position + n_tokens - 1;
-  const uint begin = attention_begin(first_position, params.window);
+  const uint begin = attention_begin(first_position, window);
+  const uint begin_of_last = attention_begin(last, window);
+  const uint thread_index = simdgroup * 32 + lane;
+  const Rows rows = {simdgroup * 8, n_tokens, first_token, kv_head * ratio + first_of_ratio,
+                     min(kGroup, ratio - first_of_ratio)};
+  const bool is_busy = rows.first < n_tokens * kGroup;
 
-  const RowPlace place = {lane / 4, lane % 4 * (kKeys / 4)};
-  const uint index = simdgroup * 8 + place.row;
-  const uint token = index / kGroup;
-  const uint head = first_of_ratio + index % kGroup;
-  const QueryRow row = {token < n_tokens && head < ratio, first_position + token,
-                        (ulong(first_token + token) * params.n_heads + kv_head * ratio + head) * D};
-
+  LanePlace place;
+  find_place(place, (threadgroup half*)stage, lane);
   simdgroup_matrix<M, 8, 8> queries[D / 8];
-  load_query_rows<M, D, kKeys>(queries, q, row, place, params.scale * M_LOG2E_F, weights);
+  load_queries<M, D>(queries, q, rows, place, params.n_heads, params.scale * M_LOG2E_F, stage,
+                     lane);
+  float2 largest = float2(kMasked);
+  simdgroup_float8x8 totals = make_filled_simdgroup_matrix<float, 8>(0.0f);
   simdgroup_float8x8 sums[D / 8];
 #pragma unroll
   for (ushort d = 0; d < D / 8; ++d) sums[d] = make_filled_simdgroup_matrix<float, 8>(0.0f);
-  factors[2 * lane] = factors[2 * lane + 1] = 0.0f;
-  float largest = kMasked;
-  float total = 0.0f;
 
-  device const int* blocks = block_tables + ulong(items[group.x].sequence) * params.max_blocks;
   const uint k_bytes = kv_head_bytes(kKType, D, kBlockSize);
   const uint v_bytes = kv_head_bytes(kVType, D, kBlockSize);
-  for (uint base = 0; base <= last; base += kKeys) {
-    if (base >= params.sinks && base + kKeys <= begin) base = begin / kKeys * kKeys;
-    load_keys<M, D>(keys, k_cache + ulong(kv_head) * k_bytes, blocks,
-                    ulong(params.n_kv_heads) * k_bytes, kKType, base, kKeys, last,
-                    simdgroup * 32 + lane);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    simdgroup_float8x8 products[kKeys / 8];
+  device const int* blocks = block_tables + ulong(items[group.x].sequence) * params.max_blocks;
+  const int last_block = blocks[last / kBlockSize];
+  const TileSource k = {k_cache + ulong(kv_head) * k_bytes, blocks, params.n_kv_heads * k_bytes,
+                        last_block, kKType};
+  const TileSource v = {v_cache + ulong(kv_head) * v_bytes, blocks, params.n_kv_heads * v_bytes,
+                        last_block, kVType};
+  TokenPair part[pairs_of_thread(D, kKeys)];
+  uint base = tile_from(0, kKeys, begin, sinks);
+  if (kReadsAhead) read_tile<D, kKeys>(part, k, base, last, thread_index);
+  threadgroup_barrier(mem_flags::mem_threadgroup);  // queries are read
+  while (base <= last) {
+    if (!kReadsAhead) read_tile<D, kKeys>(part, k, base, last, thread_index);
+    store_keys<M, D, kKeys>(keys, part, kKType, thread_index);
+    threadgroup_barrier(mem_flags::mem_threadgroup);  // keys are there, earlier values read
+    if (kReadsAhead) read_tile<D, kKeys>(part, v, base, last, thread_index);
+    const bool is_whole = base + kKeys <= first_position + 1 &&  // every row sees all of it
+                          (base >= begin_of_last || base + kKeys <= sinks);
+    simdgroup_matrix<M, 8, 8> weights[kKeys / 8];
+    if (is_busy) {
+      simdgroup_float8x8 scores[kKeys / 8];
+      score_tile<M, D, kKeys>(scores, queries, keys, place);
+      if (softcap != 0.0f) cap_scores<kKeys>(scores, softcap);
+      if (!is_whole)
+        mask_scores<M, kKeys>(scores, place, rows.first, first_position, base, window, sinks);
+      const float2 factor = weigh<M, kKeys>(weights, largest, scores, place);
+      if (simd_any(factor.x != 1.0f || factor.y != 1.0f)) {  // by 1, rows stay as they are
+        multiply_columns(totals, factor);
 #pragma unroll
-    for (ushort i = 0; i < kKeys / 8; ++i)
-      products[i] = make_filled_simdgroup_matrix<float, 8>(0.0f);
-#pragma unroll
-    for (ushort d = 0; d < D / 8; ++d) {
-#pragma unroll
-      for (ushort i = 0; i < kKeys / 8; ++i) {
-        simdgroup_matrix<M, 8, 8> key;
-        simdgroup_load(key, keys + 8 * i * kStride + 8 * d, kStride);
-        simdgroup_multiply_accumulate(products[i], key, queries[d], products[i]);
+        for (ushort d = 0; d < D / 8; ++d) multiply_columns(sums[d], factor);
       }
     }
-#pragma unroll
-    for (ushort i = 0; i < kKeys / 8; ++i)
-      simdgroup_store(products[i], scores + 8 * i, kKeys + kPrefillPad, ulong2(0), true);
-    simdgroup_barrier(mem_flags::mem_threadgroup);
-
-    const uint at = place.row * (kKeys + kPrefillPad) + place.column;
-    const float factor = weigh_row<M, kKeys>(largest, total, scores + at, weights + at, row,
-                                             base + place.column, params);
-    if (place.column == 0) factors[place.row * 9] = factor;
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // weights are written, keys read
-    load_keys<M, D>(keys, v_cache + ulong(kv_head) * v_bytes, blocks,
-                    ulong(params.n_kv_heads) * v_bytes, kVType, base, kKeys, last,
-                    simdgroup * 32 + lane);
-    if (simd_any(factor != 1.0f)) {  // a factor of 1 changes nothing, so rows stay independent
-      simdgroup_float8x8 diagonal;
-      simdgroup_load(diagonal, factors, 8);
-#pragma unroll
-      for (ushort d = 0; d < D / 8; ++d) simdgroup_multiply(sums[d], diagonal, sums[d]);
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-#pragma unroll
-    for (ushort i = 0; i < kKeys / 8; ++i) {
-      simdgroup_matrix<M, 8, 8> weight;
-      simdgroup_load(weight, weights + 8 * i, kKeys + kPrefillPad);
-#pragma unroll
-      for (ushort d = 0; d < D / 8; ++d) {
-        simdgroup_matrix<M, 8, 8> value;
-        simdgroup_load(value, keys + 8 * i * kStride + 8 * d, kStride);
-        simdgroup_multiply_accumulate(sums[d], weight, value, sums[d]);
-      }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // values are read, and this tile's scores
+    if (!kReadsAhead) read_tile<D, kKeys>(part, v, base, last, thread_index);
+    store_values<M, D, kKeys>(values, part, kVType, is_whole, thread_index);
+    threadgroup_barrier(mem_flags::mem_threadgroup);  // values are there, keys read
+    const uint next = tile_from(base + kKeys, kKeys, begin, sinks);
+    if (kReadsAhead && next <= last) read_tile<D, kKeys>(part, k, next, last, thread_index);
+    if (is_busy) add_values<M, D, kKeys>(sums, totals, weights, values, place);
+    base = next;
   }
-  write_rows<D, kKeys>(sums, out, row, place, total, scores);
+  threadgroup_barrier(mem_flags::mem_threadgroup);  // values are read
+  write_rows<D, kColumns>(sums, totals, out, rows, params.n_heads, (threadgroup float*)stage, lane);
 }
 
 #define ATTENTION_PREFILL(matrix, head_dim)                                                      \

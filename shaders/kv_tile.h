@@ -1,5 +1,4 @@
-// Reading K and V: eight tokens by eight elements per lane, in loads of 16 bytes (kv_layout.h), or
-// the eight elements of one token.
+// Reading K and V: eight tokens by eight elements per lane, in loads of 16 bytes (kv_layout.h).
 #pragma once
 #include "attention.h"
 #include "small_integers.h"
@@ -96,29 +95,4 @@ inline void kv_chunk(thread KVChunk& to, thread const KVTileF16& tile, uint t) {
 }
 inline void kv_chunk(thread KVChunk& to, thread const KVTileBF16& tile, uint t) {
   chunk_bf16(to, tile.words[t]);
-}
-
-// The same of any type from memory, for kernels that read single tokens: `run` is the head's run of
-// the block.
-inline void kv_load_chunk(thread KVChunk& to, device const uchar* run, uint type, uint token,
-                          uint chunk) {
-  device const uchar* from = run + kv_chunk_offset(type, kHeadDim, token, chunk);
-  if (type == kKVF32) {
-    chunk_f32(to, ((device const uint4*)from)[0], ((device const uint4*)from)[1]);
-  } else if (type == kKVF16) {
-    chunk_f16(to, *(device const uint4*)from);
-  } else if (type == kKVBF16) {
-    chunk_bf16(to, *(device const uint4*)from);
-  } else {
-    const float scale =
-        float(*(device const half*)(run + kv_scale_offset(type, kHeadDim, kBlockSize, token,
-                                                          chunk * kKVChunk / kKVScaleGroup)));
-    if (type == kKVQ8_0) {
-      chunk_q8(to, *(device const uint2*)from);
-    } else {
-      chunk_q4(to, *(device const uint*)from);
-    }
-    to.lo *= scale;
-    to.hi *= scale;
-  }
 }

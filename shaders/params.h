@@ -164,21 +164,13 @@ inline constexpr quarrel_uint attention_decode_memory(quarrel_uint head_dim, qua
 // Keys of a tile of attention_prefill, whose matrices have elements of `element_bytes`.
 inline constexpr quarrel_uint attention_prefill_keys(quarrel_uint head_dim,
                                                      quarrel_uint element_bytes) {
-  return head_dim * element_bytes > 512 ? 16 : 32;
+  return head_dim * element_bytes > 256 ? 16 : 32;
 }
 
-// Elements that pad a row of attention_prefill's threadgroup memory, so that rows lie in other
-// banks.
-enum AttentionPadding : int { kPrefillPad = 8 };
-
-// Bytes of attention_prefill's threadgroup memory: keys or values, scores, weights, factors.
+// Bytes of attention_prefill's threadgroup memory: a tile of keys and one of values.
 inline constexpr quarrel_uint attention_prefill_memory(quarrel_uint head_dim,
                                                        quarrel_uint element_bytes) {
-  return attention_prefill_keys(head_dim, element_bytes) * (head_dim + kPrefillPad) *
-             element_bytes +
-         kPrefillRows * (attention_prefill_keys(head_dim, element_bytes) + kPrefillPad) *
-             (4 + element_bytes) +
-         kAttentionSimdgroups * 8 * 8 * 4;
+  return 2 * attention_prefill_keys(head_dim, element_bytes) * head_dim * element_bytes;
 }
 
 // Buffer indices of rms_norm.

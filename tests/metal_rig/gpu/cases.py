@@ -277,10 +277,11 @@ class Linear:
 
 @dataclass(frozen=True)
 class Prefill:
-    """attention_prefill of whole prompts."""
+    """attention_prefill of the last `chunk` tokens of prompts; 0: of whole ones."""
 
     batch: int = 8
     depth: int = 4096
+    chunk: int = 0
     matrix: str = "half"
     block_size: int = 16
     shaders: Path = SHADERS
@@ -295,12 +296,13 @@ class Prefill:
 
     def measure(self) -> Result:
         kernel = runner.load(self.units()[0])
-        n_tokens, n_columns = self.batch * self.depth, self.depth // self.block_size
+        chunk = self.chunk or self.depth
+        n_tokens, n_columns = self.batch * chunk, self.depth // self.block_size
         cache = pool("f16", "f16", self.block_size, POOL_TOKENS)
         rng = np.random.default_rng(4)
         tables = rng.permutation(cache.n_blocks)[: self.batch * n_columns].astype(np.int32)
         tables = tables.reshape(self.batch, n_columns)
-        tile = rng.standard_normal((self.depth, N_HEADS, HEAD_DIM)).astype(np.float32)
+        tile = rng.standard_normal((chunk, N_HEADS, HEAD_DIM)).astype(np.float32)
         q = Buffer.tiled(tile, tile.nbytes * self.batch)
         out = Buffer(q.n_bytes)
         out.fill(NAN)
@@ -308,8 +310,9 @@ class Prefill:
         items = np.zeros((n_tokens // step, 4), np.uint32)
         items[:, 0] = np.arange(len(items)) * step
         items[:, 1] = step
-        items[:, 2] = items[:, 0] // self.depth
-        positions = Buffer.of(np.tile(np.arange(self.depth, dtype=np.int32), self.batch))
+        items[:, 2] = items[:, 0] // chunk
+        of_chunk = np.arange(self.depth - chunk, self.depth, dtype=np.int32)
+        positions = Buffer.of(np.tile(of_chunk, self.batch))
         shape = (N_HEADS, N_KV_HEADS, n_columns, 0, 0, 0)
         params = struct.pack("6I2f", *shape, 1 / math.sqrt(HEAD_DIM), 0.0)
         arguments = [
@@ -319,12 +322,12 @@ class Prefill:
         launch = kernel.launcher(arguments, (len(items), N_KV_HEADS, 1), THREADS)
         seconds = median_seconds([launch], 5)
         synchronize()
-        rows = slice(self.depth - 8, self.depth)
+        rows = slice(chunk - 8, chunk)
         got = out.download(tile)[rows]
         k, v = (cache.rows(side, tables[0], self.depth) for side in (0, 1))
         error = relative_error(got, reference.attention(tile[rows], k, v))
-        pairs = self.batch * self.depth * (self.depth + 1) // 2
+        pairs = self.batch * chunk * (2 * self.depth - chunk + 1) // 2
         operations = 4 * pairs * N_HEADS * HEAD_DIM
         details = {"label": self.label, "matrix": self.matrix}
-        name = f"{self.batch} x {self.depth}"
+        name = f"{self.batch} x {self.depth}" + (f", last {chunk}" if self.chunk else "")
         return Result("prefill", name, 2 * q.n_bytes, operations, seconds, error, details)

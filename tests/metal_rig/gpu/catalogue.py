@@ -24,8 +24,8 @@ WEIGHT_LOADS = {
 # the other half of each is its neighbour's. Queries are floats of columns.
 DECODE_K_LOADS = {"q8_0": (4, 16), "q4_0": (8, 16)}
 DECODE_V_LOADS = {"q8_0": (4, 4), "q4_0": (4, 16)}
-# A chunk of a prefill's key; the least is a scale's, where there is one.
-CHUNK_LOADS = {"f32": (16, 16), "f16": (16, 16), "bf16": (16, 16), "q8_0": (2, 8), "q4_0": (2, 4)}
+# Chunks of two tokens for a prefill; the least is their scales', where there are some.
+CHUNK_LOADS = {"f32": (16, 16), "f16": (16, 16), "bf16": (16, 16), "q8_0": (4, 16), "q4_0": (4, 8)}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ def variant_cases(label: str, shaders: Path) -> Iterator[Case]:
         yield Linear(dtype, tokens_per_pass=1, shaders=shaders, label=label)
     for batch, depth in ((1, 32768), (16, 4096), (64, 32768)):
         yield Decode(batch, depth, shaders=shaders, label=label)
+    yield Prefill(shaders=shaders, label=label)
+    yield Prefill(1, chunk=16, shaders=shaders, label=label)
     for name in ("q8_0", "q4_0"):
         sizes = {"partition": 1024, "round": 1024}
         yield Decode(64, 32768, name, name, **sizes, shaders=shaders, label=label)
