@@ -61,23 +61,22 @@ inline void score_tile(thread simdgroup_float8x8* scores,
                        threadgroup const uchar* keys, thread const LanePlace& place) {
   constexpr ushort kBytes = key_bytes(D, sizeof(M));
   constexpr ushort kMatrices = kBytes / 2 / sizeof(M);
-  constexpr ushort kSwap = key_swap(D, sizeof(M));
-  constexpr uint kStride = D * sizeof(M);
-  const uint token = token_of<M, kKeys>(0, place.row);
-  const uint own = token * kStride + (place.pair * kBytes ^ token % 2 * kSwap);
+  threadgroup const uchar* own =
+      keys + key_offset<M, D, kKeys>(token_of<M, kKeys>(0, place.row)) + place.pair * kBytes;
 #pragma unroll
   for (ushort i = 0; i < kKeys / 8; ++i) scores[i] = make_filled_simdgroup_matrix<float, 8>(0.0f);
 #pragma unroll
   for (ushort d = 0; d < D / 8; d += kMatrices) {
-    const uint column = d * 8 * sizeof(M);  // a multiple of 32, of 64 where kSwap is
-    threadgroup const uchar* from = keys + (own ^ (column & kSwap)) + (column & ~uint(kSwap));
+    simdgroup_matrix<M, 8, 8> key[kKeys / 8][kMatrices];
 #pragma unroll
-    for (ushort i = 0; i < kKeys / 8; ++i) {
-      simdgroup_matrix<M, 8, 8> key[kMatrices];
-      load_matrices<kBytes>(key, from + token_of<M, kKeys>(i, 0) * kStride);
+    for (ushort i = 0; i < kKeys / 8; ++i)
+      load_matrices<kBytes>(
+          key[i], own + key_offset<M, D, kKeys>(token_of<M, kKeys>(i, 0)) + d * 8 * sizeof(M));
 #pragma unroll
-      for (ushort j = 0; j < kMatrices; ++j)
-        simdgroup_multiply_accumulate(scores[i], key[j], queries[d + j], scores[i]);
+    for (ushort j = 0; j < kMatrices; ++j) {
+#pragma unroll
+      for (ushort i = 0; i < kKeys / 8; ++i)
+        simdgroup_multiply_accumulate(scores[i], key[i][j], queries[d + j], scores[i]);
     }
   }
 }
@@ -144,19 +143,18 @@ template <typename M, ushort D, ushort kKeys>
 inline void add_values(thread simdgroup_float8x8* sums, thread simdgroup_float8x8& totals,
                        thread const simdgroup_matrix<M, 8, 8>* weights,
                        threadgroup const uchar* values, thread const LanePlace& place) {
-  constexpr ushort kRowBytes = value_row_bytes(kKeys, sizeof(M));
-  constexpr ushort kMatrices = kRowBytes / 8 / sizeof(M);
-  const uint own = place.row * kRowBytes + place.pair * (kRowBytes / 4);
+  constexpr ushort kMatrices = value_matrices(sizeof(M));
+  threadgroup const uchar* own = values + place.row * 64 + place.pair * 16;
 #pragma unroll
-  for (ushort d = 0; d < D / 8; ++d) {
+  for (ushort d = 0; d < D / 8; d += 2) {
 #pragma unroll
-    for (ushort i = 0; i < kKeys / 8; i += kMatrices) {
+    for (ushort i = 0; i < kKeys / 8; i += kMatrices / 2) {
       simdgroup_matrix<M, 8, 8> value[kMatrices];
-      load_matrices<kRowBytes / 4>(
-          value, values + (i / kMatrices * D + d * 8) * kRowBytes + (own ^ value_swap(d)));
+      load_matrices<16>(value, own + value_block<M, D, kKeys>(d, i));
 #pragma unroll
       for (ushort j = 0; j < kMatrices; ++j)
-        simdgroup_multiply_accumulate(sums[d], value[j], weights[i + j], sums[d]);
+        simdgroup_multiply_accumulate(sums[d + j % 2], value[j], weights[i + j / 2],
+                                      sums[d + j % 2]);
     }
   }
   // Weights as they are multiplied, so that rounding cancels where the totals divide.
@@ -174,7 +172,7 @@ inline void write_rows(thread simdgroup_float8x8* sums, thread simdgroup_float8x
   const float2 inverse = 1.0f / float2(total.thread_elements()[0], total.thread_elements()[1]);
 #pragma unroll
   for (ushort first = 0; first < D; first += kColumns) {
-    simdgroup_barrier(mem_flags::mem_threadgroup);  // what was there is read
+    threadgroup_barrier(mem_flags::mem_threadgroup);  // what was there is read, by all at first
 #pragma unroll
     for (ushort i = 0; i < kColumns / 8; ++i) {
       multiply_columns(sums[first / 8 + i], inverse);
@@ -213,9 +211,9 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
   constexpr ushort kColumns = kStageBytes / 32 < D ? kStageBytes / 32 : D;
   // Registers for what is read ahead.
   constexpr bool kReadsAhead = D * sizeof(M) <= 256;
-  threadgroup float4 memory[2 * kTileBytes / 16];
+  threadgroup float4 memory[attention_prefill_memory(D, sizeof(M)) / 16];
   threadgroup uchar* keys = (threadgroup uchar*)memory;
-  threadgroup uchar* values = keys + kTileBytes;
+  threadgroup uchar* values = keys + kTileBytes + 4 * attention_prefill_gap(D, sizeof(M));
   threadgroup uchar* stage = keys + simdgroup * kStageBytes;
 
   // Read once: what is read in a loop might be waited for there.
@@ -231,7 +229,7 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
   const uint last = first_position + n_tokens - 1;
   const uint begin = attention_begin(first_position, window);
   const uint begin_of_last = attention_begin(last, window);
-  const uint thread_index = simdgroup * 32 + lane;
+  const uint thread_index = (simdgroup * 32 + lane) % kAttentionThreads;  // shows its bound
   const Rows rows = {simdgroup * 8, n_tokens, first_token, kv_head * ratio + first_of_ratio,
                      min(kGroup, ratio - first_of_ratio)};
   const bool is_busy = rows.first < n_tokens * kGroup;
@@ -288,7 +286,6 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
     if (is_busy) add_values<M, D, kKeys>(sums, totals, weights, values, place);
     base = next;
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);  // values are read
   write_rows<D, kColumns>(sums, totals, out, rows, params.n_heads, (threadgroup float*)stage, lane);
 }
 

@@ -167,10 +167,18 @@ inline constexpr quarrel_uint attention_prefill_keys(quarrel_uint head_dim,
   return head_dim * element_bytes > 256 ? 16 : 32;
 }
 
+// Bytes between parts of its threadgroup memory that are touched at the same time, so that they lie
+// in other banks; the largest tiles leave no room for gaps.
+inline constexpr quarrel_uint attention_prefill_gap(quarrel_uint head_dim,
+                                                    quarrel_uint element_bytes) {
+  return head_dim * element_bytes > 512 ? 0 : 16;
+}
+
 // Bytes of attention_prefill's threadgroup memory: a tile of keys and one of values.
 inline constexpr quarrel_uint attention_prefill_memory(quarrel_uint head_dim,
                                                        quarrel_uint element_bytes) {
-  return 2 * attention_prefill_keys(head_dim, element_bytes) * head_dim * element_bytes;
+  return 2 * attention_prefill_keys(head_dim, element_bytes) * head_dim * element_bytes +
+         (4 + 2 * (head_dim / 8)) * attention_prefill_gap(head_dim, element_bytes);
 }
 
 // Buffer indices of rms_norm.

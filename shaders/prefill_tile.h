@@ -166,26 +166,51 @@ inline void load_matrices(thread simdgroup_float8x8* to, threadgroup const uchar
   set_elements(to[1], x.zw);
 }
 
-// How tiles lie in threadgroup memory. A lane reads key_bytes() of a token, value_row_bytes() / 4
-// of an element's keys. Values come in groups of as many keys as a row of value_row_bytes() has.
-// Where neighbouring rows would lie in the same banks of memory, 16 bytes change places with others
-// of their row: of every other token, and in a different way for each chunk of elements.
+// How tiles lie in threadgroup memory. Keys lie token by token: those with even numbers, a gap, and
+// those with odd ones, since lanes read neighbours at the same time, which have to be in different
+// banks of memory. A lane reads key_bytes() of a token.
 inline constexpr ushort key_bytes(ushort head_dim, ushort size) {
   return head_dim * size % 64 == 0 ? 16 : 8;
 }
-inline constexpr ushort key_swap(ushort head_dim, ushort size) {
-  return head_dim * size % 128 == 0 ? 64 : 0;
+template <typename M, ushort D, ushort kKeys>
+inline uint key_offset(uint token) {
+  return token / 2 * D * sizeof(M) +
+         token % 2 * (kKeys / 2 * D * sizeof(M) + 4 * attention_prefill_gap(D, sizeof(M)));
 }
-inline constexpr ushort value_row_bytes(ushort n_keys, ushort size) {
-  return n_keys * size < 64 ? n_keys * size : 64;
+
+// Values come in groups of value_keys(). A lane reads 16 bytes: its columns of matrices of the same
+// keys for two chunks of elements, then of the next keys. Such blocks have eight rows, the elements
+// of a chunk, of 64 bytes, and a gap after them, since what is stored at the same time belongs to
+// different chunks.
+inline constexpr ushort value_keys(ushort n_keys, ushort size) {
+  return n_keys * size < 64 ? n_keys : 64 / size;
 }
-inline constexpr ushort value_swap(ushort chunk) { return chunk % 8 * 16; }
+inline constexpr ushort value_matrices(ushort size) { return 8 / size; }  // of 16 bytes
+// Where the block of a chunk's matrix i is.
+template <typename M, ushort D, ushort kKeys>
+inline uint value_block(uint chunk, uint i) {
+  constexpr ushort kOfGroup = value_keys(kKeys, sizeof(M)) / 8;
+  constexpr ushort kOfBlock = value_matrices(sizeof(M)) / 2;
+  const uint pair = i / kOfGroup * (D / 16) + chunk / 2;
+  return (pair * (kOfGroup / kOfBlock) + i % kOfGroup / kOfBlock) *
+         (512 + attention_prefill_gap(D, sizeof(M)));
+}
+// Where a token's element 0 of a chunk is.
+template <typename M, ushort D, ushort kKeys>
+inline uint value_offset(uint chunk, uint token) {
+  constexpr ushort kOfGroup = value_keys(kKeys, sizeof(M));
+  constexpr ushort kOfBlock = value_matrices(sizeof(M)) / 2;
+  const uint i = token / kOfGroup * (kOfGroup / 8) + token % (kOfGroup / 4) / 2;
+  const uint column = i % kOfBlock * 4 + chunk % 2 * 2 + token % 2;
+  return value_block<M, D, kKeys>(chunk, i) + token % kOfGroup / (kOfGroup / 4) * 16 +
+         column * sizeof(M);
+}
 
 // The token of a tile whose key is row `row` of matrix i of products, so that weights have their
 // keys in the order in which a lane reads values.
 template <typename M, ushort kKeys>
 inline uint token_of(ushort i, uint row) {
-  constexpr ushort kMatrices = value_row_bytes(kKeys, sizeof(M)) / sizeof(M) / 8;  // of a group
+  constexpr ushort kMatrices = value_keys(kKeys, sizeof(M)) / 8;  // of a group
   return i / kMatrices * kMatrices * 8 + row / 2 * 2 * kMatrices + i % kMatrices * 2 + row % 2;
 }
 
@@ -210,11 +235,17 @@ template <ushort D, ushort kKeys>
 inline void place_pair(thread PairPlace& to, ushort i, uint thread_index) {
   constexpr ushort kSpan = D % 64 == 0 ? 8 : D / 8;
   constexpr ushort kSpanPairs = kSpan * (kKeys / 2);
-  constexpr bool kIsEven = kAttentionThreads % kSpanPairs == 0;  // a thread has the same tokens
-  const uint n = i * kAttentionThreads + thread_index;
-  to.is_inside = kKeys / 2 * (D / 8) % kAttentionThreads == 0 || n < kKeys / 2 * (D / 8);
-  to.token = (kIsEven ? thread_index : n) / kSpan % (kKeys / 2) * 2;
-  to.chunk = n / kSpanPairs * kSpan + n % kSpan;
+  if (kAttentionThreads % kSpanPairs == 0) {  // a thread has the same tokens for every i
+    to.token = thread_index / kSpan % (kKeys / 2) * 2;
+    to.chunk = thread_index % kSpan + thread_index / kSpanPairs * kSpan +
+               i * (kAttentionThreads / kSpanPairs * kSpan);
+    to.is_inside = to.chunk < D / 8;
+  } else {
+    const uint n = i * kAttentionThreads + thread_index;
+    to.token = n / kSpan % (kKeys / 2) * 2;
+    to.chunk = n / kSpanPairs * kSpan + n % kSpan;
+    to.is_inside = n < kKeys / 2 * (D / 8);
+  }
 }
 
 // In place of positions after `last`, and of those whose blocks are gone, it reads the last ones.
@@ -246,14 +277,15 @@ inline void store_keys(threadgroup uchar* to, thread const TokenPair* from, uint
     PairPlace place;
     place_pair<D, kKeys>(place, i, thread_index);
     if (!place.is_inside) continue;
+    threadgroup uchar* keys =
+        to + key_offset<M, D, kKeys>(place.token) + place.chunk * 8 * sizeof(M);
 #pragma unroll
     for (ushort t = 0; t < 2; ++t) {
       vec<M, 4> lo, hi;
       elements_of(lo, hi, from[i], type, t);
-      threadgroup uchar* key = to + (place.token + t) * D * sizeof(M) +
-                               (place.chunk * 8 * sizeof(M) ^ t * key_swap(D, sizeof(M)));
-      ((threadgroup vec<M, 4>*)key)[0] = lo;
-      ((threadgroup vec<M, 4>*)key)[1] = hi;
+      threadgroup vec<M, 4>* key = (threadgroup vec<M, 4>*)(keys + key_offset<M, D, kKeys>(t));
+      key[0] = lo;
+      key[1] = hi;
     }
   }
 }
@@ -261,9 +293,6 @@ inline void store_keys(threadgroup uchar* to, thread const TokenPair* from, uint
 template <typename M, ushort D, ushort kKeys>
 inline void store_values(threadgroup uchar* to, thread TokenPair* from, uint type, bool is_whole,
                          uint thread_index) {
-  constexpr ushort kRowBytes = value_row_bytes(kKeys, sizeof(M));
-  constexpr ushort kRowKeys = kRowBytes / sizeof(M);
-  constexpr ushort kRowsOfLine = 128 / kRowBytes;  // a line: one word of every bank
 #pragma unroll
   for (ushort i = 0; i < pairs_of_thread(D, kKeys); ++i) {
     PairPlace place;
@@ -273,13 +302,9 @@ inline void store_values(threadgroup uchar* to, thread TokenPair* from, uint typ
     vec<M, 4> x[2], y[2];
     elements_of(x[0], x[1], from[i], type, 0);
     elements_of(y[0], y[1], from[i], type, 1);
-    const uint column = place.token % kRowKeys * sizeof(M);
-    threadgroup uchar* chunk = to + (place.token / kRowKeys * D + place.chunk * 8) * kRowBytes;
+    threadgroup uchar* row = to + value_offset<M, D, kKeys>(place.chunk, place.token);
 #pragma unroll
-    for (ushort e = 0; e < 8; ++e) {
-      threadgroup uchar* row = chunk + e / kRowsOfLine * 128 +
-                               ((e % kRowsOfLine * kRowBytes + column) ^ value_swap(place.chunk));
-      store2((threadgroup M*)row, x[e / 4][e % 4], y[e / 4][e % 4]);
-    }
+    for (ushort e = 0; e < 8; ++e)
+      store2((threadgroup M*)(row + 64 * e), x[e / 4][e % 4], y[e / 4][e % 4]);
   }
 }
