@@ -54,7 +54,7 @@ inline void load_queries(thread simdgroup_matrix<M, 8, 8>* queries, device const
   }
 }
 
-// Scores of eight rows for a tile's keys.
+// Scores of eight rows for a tile's keys. Products that share their queries follow each other.
 template <typename M, ushort D, ushort kKeys>
 inline void score_tile(thread simdgroup_float8x8* scores,
                        thread const simdgroup_matrix<M, 8, 8>* queries,
@@ -229,7 +229,8 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
   const uint last = first_position + n_tokens - 1;
   const uint begin = attention_begin(first_position, window);
   const uint begin_of_last = attention_begin(last, window);
-  const uint thread_index = (simdgroup * 32 + lane) % kAttentionThreads;  // shows its bound
+  // The remainder says how large it can be: addresses need fewer registers.
+  const uint thread_index = (simdgroup * 32 + lane) % kAttentionThreads;
   const Rows rows = {simdgroup * 8, n_tokens, first_token, kv_head * ratio + first_of_ratio,
                      min(kGroup, ratio - first_of_ratio)};
   const bool is_busy = rows.first < n_tokens * kGroup;

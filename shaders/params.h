@@ -174,7 +174,7 @@ inline constexpr quarrel_uint attention_prefill_gap(quarrel_uint head_dim,
   return head_dim * element_bytes > 512 ? 0 : 16;
 }
 
-// Bytes of attention_prefill's threadgroup memory: a tile of keys and one of values.
+// Bytes of attention_prefill's threadgroup memory: a tile of keys and one of values, with gaps.
 inline constexpr quarrel_uint attention_prefill_memory(quarrel_uint head_dim,
                                                        quarrel_uint element_bytes) {
   return 2 * attention_prefill_keys(head_dim, element_bytes) * head_dim * element_bytes +

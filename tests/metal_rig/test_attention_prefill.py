@@ -18,7 +18,7 @@ PACKAGES = toolchain.MSL_PACKAGES
 RUNS_ON_MACS = True
 HEAD_SIZES = (16, 32, 64, 80, 96, 128, 256)
 HALF_TYPES = ("f16", "q8_0", "q4_0")  # what matrices of half are meant for
-# Around tiles of 8, blocks of 16, key tiles of 32: (length, queries), ragged in one batch.
+# Around tiles of 8, blocks of 16, key tiles of 16 and 32: (length, queries), ragged in one batch.
 EDGES = ((1, 1), (8, 8), (9, 2), (31, 31), (32, 1), (33, 17), (64, 3), (65, 65), (97, 33))
 
 
@@ -67,7 +67,7 @@ def test_query_heads_per_kv_head(ratio: int) -> None:
 @pytest.mark.parametrize("block_size", [8, 16, 24, 256])
 @pytest.mark.parametrize("head_dim", [64, 256])
 def test_lengths_around_edges(block_size: int, head_dim: int) -> None:
-    """Float matrices of 256 have key tiles of 16, all others of 32."""
+    """Key tiles are 32 keys long where a key takes at most 256 bytes, else 16."""
     shape = Shape(head_dim=head_dim, block_size=block_size, n_heads=3, n_kv_heads=1, v_type="q8_0")
     check(shape, EDGES)
 
