@@ -233,7 +233,6 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
   const uint thread_index = (simdgroup * 32 + lane) % kAttentionThreads;
   const Rows rows = {simdgroup * 8, n_tokens, first_token, kv_head * ratio + first_of_ratio,
                      min(kGroup, ratio - first_of_ratio)};
-  const bool is_busy = rows.first < n_tokens * kGroup;
 
   LanePlace place;
   find_place(place, (threadgroup half*)stage, lane);
@@ -265,26 +264,24 @@ kernel void attention_prefill(device const float* q [[buffer(kPrefillQ)]],
     if (kReadsAhead) read_tile<D, kKeys>(part, v, base, last, thread_index);
     const bool is_whole = base + kKeys <= first_position + 1 &&  // every row sees all of it
                           (base >= begin_of_last || base + kKeys <= sinks);
+    simdgroup_float8x8 scores[kKeys / 8];
+    score_tile<M, D, kKeys>(scores, queries, keys, place);
+    if (softcap != 0.0f) cap_scores<kKeys>(scores, softcap);
+    if (!is_whole)
+      mask_scores<M, kKeys>(scores, place, rows.first, first_position, base, window, sinks);
     simdgroup_matrix<M, 8, 8> weights[kKeys / 8];
-    if (is_busy) {
-      simdgroup_float8x8 scores[kKeys / 8];
-      score_tile<M, D, kKeys>(scores, queries, keys, place);
-      if (softcap != 0.0f) cap_scores<kKeys>(scores, softcap);
-      if (!is_whole)
-        mask_scores<M, kKeys>(scores, place, rows.first, first_position, base, window, sinks);
-      const float2 factor = weigh<M, kKeys>(weights, largest, scores, place);
-      if (simd_any(factor.x != 1.0f || factor.y != 1.0f)) {  // by 1, rows stay as they are
-        multiply_columns(totals, factor);
+    const float2 factor = weigh<M, kKeys>(weights, largest, scores, place);
+    if (simd_any(factor.x != 1.0f || factor.y != 1.0f)) {  // by 1, rows stay as they are
+      multiply_columns(totals, factor);
 #pragma unroll
-        for (ushort d = 0; d < D / 8; ++d) multiply_columns(sums[d], factor);
-      }
+      for (ushort d = 0; d < D / 8; ++d) multiply_columns(sums[d], factor);
     }
     if (!kReadsAhead) read_tile<D, kKeys>(part, v, base, last, thread_index);
     store_values<M, D, kKeys>(values, part, kVType, is_whole, thread_index);
     threadgroup_barrier(mem_flags::mem_threadgroup);  // values are there, keys read
     const uint next = tile_from(base + kKeys, kKeys, begin, sinks);
     if (kReadsAhead && next <= last) read_tile<D, kKeys>(part, k, next, last, thread_index);
-    if (is_busy) add_values<M, D, kKeys>(sums, totals, weights, values, place);
+    add_values<M, D, kKeys>(sums, totals, weights, values, place);
     base = next;
   }
   write_rows<D, kColumns>(sums, totals, out, rows, params.n_heads, (threadgroup float*)stage, lane);
