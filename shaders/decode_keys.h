@@ -105,13 +105,15 @@ struct KeyTile {
   uint2 scales[kMaxScaleGroups];  // of each token a half
 };
 
-// Reads a lane's part of the tokens from `token` of the round on. In place of tokens that the query
-// does not see, whose block may be gone, it is some of the query's own block. Of the last scale
-// group, which may be a part, lanes read anything that is there.
+// Where a lane reads its part of the tokens from `token` of the round on. In place of tokens that
+// the query does not see, whose block may be gone, it is some of the query's own block.
+struct KeyPlace {
+  device const uint4* words;
+  device const uchar* scales;
+};
 template <uint kTokens, bool kIsWhole>
-inline void load_keys(thread KeyTile& tile, thread const HeadCache& k,
-                      thread const BlockIds& blocks, thread const Round& round, uint token,
-                      thread const MatrixPlace& place) {
+inline void find_keys(thread KeyPlace& to, thread const HeadCache& k, thread const BlockIds& blocks,
+                      thread const Round& round, uint token, thread const MatrixPlace& place) {
   uint position = round.begin + token;
   uint block = position / kBlockSize - blocks.first;
   if (!kIsWhole && (token >= round.end || visible_bits(round, token & ~7u) == 0)) {
@@ -121,21 +123,34 @@ inline void load_keys(thread KeyTile& tile, thread const HeadCache& k,
   // Steps of whole blocks do not change a lane's place within one.
   const Place first = {k.cache, position % kBlockSize};
   const ulong run = ulong(uint(blocks.ids[block])) * k.block_bytes;
+  to.words = words_of(first, kKType, min(place.pair, kHeadDim / kKVChunk - 1)) + run / 16;
+  to.scales = scales_of(first, kKType, 0) + run;
+}
+
+// Reads scale group s. The last one may be a part, beyond which lanes read anything.
+template <uint kTokens>
+inline void load_group(thread uint4& word, thread uint2& scales, thread const KeyPlace& from,
+                       uint s, thread const MatrixPlace& place) {
   const uint last = kHeadDim / kKVChunk - 1;
   const bool is_part = kHeadDim % kKVScaleGroup != 0;
   const uint own = min(place.pair, last);
-  device const uint4* words = words_of(first, kKType, own) + run / 16;
-  device const uchar* scales = scales_of(first, kKType, 0) + run;
-  EACH_SCALE_GROUP(s) {
-    tile.words[s] = word_at(words + (is_part ? min(4 * s + own, last) - own : 4 * s));
-    device const uchar* of_group = scales + 16 * s;
-    if (kTokens == 2) {
-      tile.scales[s].x = *(device const uint*)of_group;
-    } else {
-      tile.scales[s].x = ((device const uint2*)of_group)->x;
-      tile.scales[s].y = ((device const uint2*)of_group)->y;
-    }
+  word = word_at(from.words + (is_part ? min(4 * s + own, last) - own : 4 * s));
+  device const uchar* of_group = from.scales + 16 * s;
+  if (kTokens == 2) {
+    scales.x = *(device const uint*)of_group;
+  } else {
+    scales.x = ((device const uint2*)of_group)->x;
+    scales.y = ((device const uint2*)of_group)->y;
   }
+}
+
+template <uint kTokens, bool kIsWhole>
+inline void load_keys(thread KeyTile& tile, thread const HeadCache& k,
+                      thread const BlockIds& blocks, thread const Round& round, uint token,
+                      thread const MatrixPlace& place) {
+  KeyPlace from;
+  find_keys<kTokens, kIsWhole>(from, k, blocks, round, token, place);
+  EACH_SCALE_GROUP(s) load_group<kTokens>(tile.words[s], tile.scales[s], from, s, place);
 }
 
 // As word_pair(), with key_bias(i) added. Of q8_0, every other pair moves to the upper end of the
@@ -156,8 +171,9 @@ inline half2 key_pair(uint4 word, uint token, uint i, thread const MatrixPlace& 
 // Adds scale group s to the scores of kTokens tokens of a lane's row. Products with the same
 // queries follow each other: GPUs may make one of two.
 template <uint kTokens>
-inline void multiply_keys(thread float2* scores, thread const KeyTile& tile, uint s,
-                          thread const MatrixQueries& queries, thread const MatrixPlace& place) {
+inline void multiply_keys(thread float2* scores, thread const uint4& word,
+                          thread const uint2& scales, uint s, thread const MatrixQueries& queries,
+                          thread const MatrixPlace& place) {
   const uint4 high = queries.high[32 * s];
   const uint4 low = kIsSplit ? queries.low[32 * s] : uint4(0);
   const float4 start = kIsSmallHead ? queries.starts[8 * s] : float4(0);
@@ -175,7 +191,7 @@ inline void multiply_keys(thread float2* scores, thread const KeyTile& tile, uin
     for (uint m = 0; m < kTokens; ++m) {
       simdgroup_half8x8 key;
       simdgroup_half8x8 query;
-      set_elements(key, key_pair<kTokens>(tile.words[s], m, i, place));
+      set_elements(key, key_pair<kTokens>(word, m, i, place));
       set_elements(query, as_type<half2>(high[i]));
       simdgroup_multiply_accumulate(products[m], key, query, products[m]);
       if (!kIsSplit) continue;
@@ -189,7 +205,7 @@ inline void multiply_keys(thread float2* scores, thread const KeyTile& tile, uin
   }
 #pragma unroll(4)
   for (uint m = 0; m < kTokens; ++m) {
-    const float scale = float(scale_at(tile.scales[s][m / 2], m));
+    const float scale = float(scale_at(scales[m / 2], m));
     const float x = products[m].thread_elements()[0];
     const float y = products[m].thread_elements()[1];
     if (!kIsSplit) {
@@ -207,16 +223,24 @@ inline uint score_offset(uint token, uint head) {
                   : score_place(token) * 4 + head;
 }
 
-// Scores of one tile, whose first of a lane's row stands at `to`. seen: a bit for each token.
+// Scores of one tile, whose first of a lane's row stands at `to`. seen: a bit for each token. Large
+// heads are read here, from `from`: no compiler shall have all of their groups in registers.
 template <uint kTokens>
 inline void score_tile(thread float2& largest, thread const KeyTile& tile,
-                       thread const MatrixQueries& queries, uint seen, uint head,
-                       thread const MatrixPlace& place, threadgroup float* to) {
+                       thread const KeyPlace& from, thread const MatrixQueries& queries, uint seen,
+                       uint head, thread const MatrixPlace& place, threadgroup float* to) {
   float2 s[kTokens] = {};
-  EACH_SCALE_GROUP(i) {
-    // No compiler shall read all queries of a large head before it multiplies.
-    if (!kIsSmallHead) simdgroup_barrier(mem_flags::mem_none);
-    multiply_keys<kTokens>(s, tile, i, queries, place);
+  if (kIsSmallHead) {
+    EACH_SCALE_GROUP(i)
+    multiply_keys<kTokens>(s, tile.words[i], tile.scales[i], i, queries, place);
+  } else {
+#pragma unroll(1)
+    for (uint i = 0; i < kScaleGroups; ++i) {
+      uint4 word;
+      uint2 scales;
+      load_group<kTokens>(word, scales, from, i, place);
+      multiply_keys<kTokens>(s, word, scales, i, queries, place);
+    }
   }
 #pragma unroll(4)
   for (uint m = 0; m < kTokens; ++m) {
@@ -274,6 +298,7 @@ inline void start_keys(thread KeyTile& tile, thread const HeadCache& k,
 inline void start_keys_by_type(thread KeyTile& tile, thread const HeadCache& k,
                                thread const BlockIds& blocks, thread const Round& round,
                                thread const Lane& lane, thread const MatrixPlace& place) {
+  if (!kIsSmallHead) return;
   if (kKType == kKVQ8_0) {
     start_keys<2>(tile, k, blocks, round, lane, place);
   } else {
@@ -282,8 +307,8 @@ inline void start_keys_by_type(thread KeyTile& tile, thread const HeadCache& k,
 }
 
 // Scores of this simdgroup's tokens of a round, to `scores`; in `largest` that of each head. The
-// first of two tiles has been read. kIsWhole: of a round of which the query sees all, in an even
-// number of tiles.
+// first of two tiles has been read, but for large heads. kIsWhole: of a round of which the query
+// sees all, in an even number of tiles.
 template <uint kTokens, bool kIsWhole>
 inline void score_tiles(thread Scores& largest, thread KeyTile* tiles, thread const HeadCache& k,
                         thread const BlockIds& blocks, thread const MatrixQueries& queries,
@@ -295,6 +320,7 @@ inline void score_tiles(thread Scores& largest, thread KeyTile* tiles, thread co
   const uint row = place.row * kTokens;
   threadgroup float* own = scores + score_offset(first + row, head);
   float2 found = float2(kMasked);
+  KeyPlace from = {nullptr, nullptr};
   const uint n = kIsWhole ? 2 : 1;
   for (uint step = first; step < round.end; step += n * stride) {
 #pragma unroll(2)
@@ -302,13 +328,17 @@ inline void score_tiles(thread Scores& largest, thread KeyTile* tiles, thread co
       const uint token = step + i * stride + row;
       uint seen = 0xff;
       if (!kIsWhole) {
-        if (step != first) load_keys<kTokens, false>(tiles[0], k, blocks, round, token, place);
+        if (!kIsSmallHead) {
+          find_keys<kTokens, false>(from, k, blocks, round, token, place);
+        } else if (step != first) {
+          load_keys<kTokens, false>(tiles[0], k, blocks, round, token, place);
+        }
         seen = visible_bits(round, token & ~7u) >> token % 8;
       } else if (step + (i + 1) * stride < round.end) {
         // A tile ahead. Behind a branch: a compiler would put it off until it is used.
         load_keys<kTokens, true>(tiles[1 - i], k, blocks, round, token + stride, place);
       }
-      score_tile<kTokens>(found, tiles[i], queries, seen, head, place, own);
+      score_tile<kTokens>(found, tiles[i], from, queries, seen, head, place, own);
       own += score_place(stride) * 4;
     }
   }
