@@ -15,11 +15,12 @@ struct MatrixQueries {
 };
 
 // Elements of keys go into products with a bias (key_pair), which spares an instruction for each
-// two of them: sums of products start at minus the biases' own. Nothing is rounded by that: the
-// upper halves of queries are integers of at most kQueryLimit, and all sums of such products are
-// below 2^24, since 32 elements with their biases add up to less than 2^15.
-constant constexpr float kQueryLimit = 512.0f;
-constant constexpr float kQueryUnit = 64.0f;  // of these integers, so that lower halves are normal
+// two of them: sums of products start at minus the biases' own. That rounds nothing: the upper
+// halves of queries are integers of at most kQueryLimit, and sums of such products are below 2^24,
+// as 32 elements with their biases add up to less than 2^15 (and if queries of one sign are large
+// on average, one bit is lost).
+constant constexpr float kQueryLimit = 1024.0f;
+constant constexpr float kQueryUnit = 32.0f;  // of these integers, so that lower halves are normal
 
 // Larger heads have too few registers for separate sums, and for a tile ahead.
 constant bool kIsSmallHead = kScaleGroups <= 4;
@@ -79,8 +80,9 @@ inline void store_queries(thread MatrixQueries& to, threadgroup uint4* stage,
       const float2 x = float2(row[at], kIsSplit ? other[at] : row[at]) * (scale * M_LOG2E_F);
       const float2 fitted = x * inverse * (kQueryLimit / 2.0f);
       const float2 whole = rint(fitted);
-      const half2 a = half2(whole * kQueryUnit);
-      const half2 b = half2((fitted - whole) * kQueryUnit);
+      const half2 a = half2(kIsSmallHead ? whole * kQueryUnit : fitted * kQueryUnit);
+      const half2 b =
+          half2(kIsSmallHead ? (fitted - whole) * kQueryUnit : fitted * kQueryUnit - float2(a));
       high[i] = as_type<uint>(kIsSplit ? a : half2(a.x, b.x));
       low[i] = as_type<uint>(b);
     }
