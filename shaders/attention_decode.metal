@@ -131,7 +131,8 @@ inline void write_matrix_sums(thread MatrixSums& sums, float2 factors, thread co
   const uint row = kHeadsOfSums * n;  // of a simdgroup's scale group
   threadgroup float4* own = shared + lane.simdgroup * row + first_head(place) * n + place.row;
 #pragma unroll(4)
-  for (uint first = 0; first < uint(kValueGroups); first += kGroupsAtOnce) {
+  for (uint first = 0; first < uint(kValueGroups); ++first) {
+    if (first % kGroupsAtOnce != 0) continue;
     EACH_VALUE_GROUP(s) {
       if (s / kGroupsAtOnce != first / kGroupsAtOnce) continue;
       float4 x;
