@@ -19,7 +19,7 @@ HIDDEN = {("attention_decode", "simdgroup")}
 SHAPES = (
     Shape(head_dim=256, n_heads=16, round=32),
     Shape(n_heads=8, block_size=8, round=32),
-    # Sums of four scale groups in two steps: scores of a short round take too little memory for one.
+    # Sums of four scale groups in two steps: a short round has too little memory for one.
     Shape(head_dim=128, n_heads=8, round=32, k_type="q4_0", v_type="q8_0"),
 )
 
