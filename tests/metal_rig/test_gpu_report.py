@@ -86,6 +86,18 @@ def test_findings_are_replaced_by_test_and_tool() -> None:
     assert len(result["measure"]) == len(base["measure"]), "a ceiling that nothing refers to goes"
 
 
+def test_checks_of_an_earlier_run_do_not_hold() -> None:
+    base = committed()
+    again = row("linear", "Q4_0", 0.5, tokens_per_pass=1)
+    part = part_of(base, again, copy_seconds=1.0)
+    lines = page(merged(base, part)).splitlines()
+    [line] = [line for line in lines if line.startswith("| kernel tests")]
+    assert "not since the last run | **no** |" in line
+    part |= {"check": {"exit": 0, "summary": "7 passed"}, "sanitize": base["sanitize"]}
+    lines = page(merged(base, part)).splitlines()
+    assert "| kernel tests, each kernel five times | 7 passed | yes |" in lines
+
+
 def test_what_is_not_merged() -> None:
     base = committed()
     part = part_of(base, copy_seconds=1.0)

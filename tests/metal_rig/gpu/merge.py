@@ -9,7 +9,7 @@ Results = Mapping[str, Any]
 
 
 def run_of(results: Results, row: Mapping[str, Any]) -> str:
-    """The run that a row comes from, by the time of its start."""
+    """The run that a row, a check or a finding comes from, by the time of its start."""
     return str(row.get("run", results.get("run", results["date"])))
 
 
@@ -44,6 +44,10 @@ def merged(base: Results, new: Results) -> dict[str, Any]:
     }
     result.pop("run", None)
     if "check" in new:
-        result["check"] = new["check"]
-    findings = {(f["name"], f["tool"]): f for part in (base, new) for f in part.get("sanitize", [])}
+        result["check"] = dict(new["check"]) | {"run": run_of(new, new["check"])}
+    findings = {
+        (f["name"], f["tool"]): dict(f) | {"run": run_of(part, f)}
+        for part in (base, new)
+        for f in part.get("sanitize", [])
+    }
     return result | {"sanitize": list(findings.values())}
