@@ -32,20 +32,44 @@ inline void threadgroup_largest(thread Scores& scores, thread const Lane& lane,
   }
 }
 
-// The same for sums, which are added in a fixed order.
-inline void threadgroup_total(thread Scores& sums, thread const Lane& lane,
-                              threadgroup float* partial) {
+// What rounds hand on, in threadgroup memory: registers would be taken all the time.
+struct Softmax {
+  threadgroup float* largest;  // score of each head
+  threadgroup float* total;    // of weights, of each simdgroup and head
+};
+
+// A threadgroup barrier has to follow.
+inline void start_softmax(thread const Softmax& softmax, thread const Lane& lane) {
+  if (lane.index >= kAttentionMaxGroup) return;
+  softmax.largest[lane.index] = kMasked;
+  softmax.total[lane.simdgroup * kAttentionMaxGroup + lane.index] = 0.0f;
+}
+
+// A simdgroup's totals times `factors`.
+inline void scale_totals(thread const Softmax& softmax, thread const Scores& factors,
+                         thread const Lane& lane) {
+  if (lane.index != 0) return;
+  EACH_HEAD(g) softmax.total[lane.simdgroup * kAttentionMaxGroup + g] *= factors.v[g];
+}
+
+// Adds the weights of a simdgroup's lanes to its totals, in a fixed order.
+inline void add_totals(thread const Softmax& softmax, thread Scores& weights,
+                       thread const Lane& lane) {
   EACH_HEAD(g) {
 #pragma unroll(5)
-    for (ushort step = 1; step < 32; step *= 2) sums.v[g] += simd_shuffle_xor(sums.v[g], step);
-    if (lane.index == 0) partial[lane.simdgroup * kAttentionMaxGroup + g] = sums.v[g];
+    for (ushort step = 1; step < 32; step *= 2)
+      weights.v[g] += simd_shuffle_xor(weights.v[g], step);
+    if (lane.index == 0) softmax.total[lane.simdgroup * kAttentionMaxGroup + g] += weights.v[g];
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
+}
+
+// Those of all simdgroups, in a fixed order.
+inline void read_totals(thread Scores& total, thread const Softmax& softmax) {
   EACH_HEAD(g) {
-    sums.v[g] = 0.0f;
+    total.v[g] = 0.0f;
 #pragma unroll(4)
     for (uint i = 0; i < uint(kAttentionSimdgroups); ++i)
-      sums.v[g] += partial[i * kAttentionMaxGroup + g];
+      total.v[g] += softmax.total[i * kAttentionMaxGroup + g];
   }
 }
 
@@ -188,7 +212,11 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
                              uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   threadgroup float partial[kAttentionSimdgroups * kAttentionMaxGroup];
   threadgroup float4 starts[8 * kMaxScaleGroups];
-  threadgroup uint later[4];  // what only the end needs, and until then would take registers
+  threadgroup float so_far[kAttentionMaxGroup];
+  threadgroup float totals[kAttentionSimdgroups * kAttentionMaxGroup];
+  // What only the end needs, and until then would take registers.
+  threadgroup uint later[2];
+  threadgroup ulong rows[2];  // of the first head, among partial sums and in `out`
   const uint slot = place.x;
   const uint token = items[place.z].first_token;
   const uint position = uint(positions[token]);
@@ -208,9 +236,12 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   if (lane.thread_index == 0) {
     later[0] = n_slots;
     later[1] = n_heads;
-    later[2] = kv_head * ratio + first_of_ratio;
-    later[3] = token;
+    const uint head = kv_head * ratio + first_of_ratio;
+    rows[0] = (ulong(place.z) * params.n_heads + head) * params.max_slots + slot;
+    rows[1] = ulong(token) * params.n_heads + head;
   }
+  const Softmax softmax = {so_far, totals};
+  start_softmax(softmax, lane);
   const bool by_matrices_k = kv_has_scales(kKType);
   const bool by_matrices_v = kv_has_scales(kVType);
   MatrixPlace at = {0, 0, 0, 0};
@@ -221,13 +252,15 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   const HeadCache v = {v_cache + ulong(kv_head) * v_bytes, blocks, params.n_kv_heads * v_bytes};
 
   const uint begin = partition_of_slot(slot, position, params.window, params.sinks) * kPartition;
+  const int2 first_ids =
+      kByMatrices ? read_blocks(blocks, begin, position, lane.thread_index) : int2(0);
   const uint score_bytes = attention_score_bytes(kHeadDim, kGroup, kRound, true);
   BlockIds ids = {};
   if (kByMatrices) {
     find_place(at, (threadgroup half*)shared + simdgroup * 68, lane_index);
     threadgroup int* stage = (threadgroup int*)shared + score_bytes / 4 +
                              (by_matrices_k ? attention_query_bytes(kHeadDim, kGroup) / 4 : 0);
-    store_blocks(ids, stage, blocks, begin, position, lane.thread_index);
+    store_blocks(ids, stage, blocks, first_ids, begin, position, lane.thread_index);
     if (by_matrices_k) find_largest(partial, own_q, n_heads, lane);
     // Scores may replace now what told the places.
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -251,9 +284,6 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
     load_queries(queries, own_q, n_heads, params.scale, lane.chunk);
   }
 
-  Scores largest;
-  mask_all(largest);
-  Scores total = {};
   Rows sums = {};
   simdgroup_float8x8 matrices[kSums];
   MatrixSums matrix_sums;
@@ -286,18 +316,25 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
       start_values(value_tiles[0], value_lane, ids, round, lane, at);
     }
     threadgroup_largest(found, lane, partial);
+    Scores largest;
+    mask_all(largest);
     Scores rescale = {};
     EACH_HEAD(g) {
-      const float next = max(largest.v[g], found.v[g]);
-      rescale.v[g] = exp2(largest.v[g] - next);
-      largest.v[g] = next;
-      total.v[g] *= rescale.v[g];
+      const float before = softmax.largest[g];
+      largest.v[g] = max(before, found.v[g]);
+      rescale.v[g] = exp2(before - largest.v[g]);
       sums.v[g].lo *= rescale.v[g];
       sums.v[g].hi *= rescale.v[g];
     }
     if (by_matrices_v) scale_sums(matrix_sums, of_columns(rescale, at));
-    weigh_round(total, round, largest, lane, shared);
+    scale_totals(softmax, rescale, lane);
+    Scores weights = {};
+    weigh_round(weights, round, largest, lane, shared);
+    add_totals(softmax, weights, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (lane.thread_index == 0) {
+      EACH_HEAD(g) softmax.largest[g] = largest.v[g];
+    }
     switch (kVType) {
       case kKVQ8_0:
       case kKVQ4_0:
@@ -315,13 +352,14 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
     }
   }
 
-  threadgroup_total(total, lane, partial);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  Scores total = {};
+  read_totals(total, softmax);
   const bool is_only = later[0] == 1;
   Scores factors;
   EACH_HEAD(g) factors.v[g] = is_only ? 1.0f / total.v[g] : 1.0f;
-  const ulong first_row = (ulong(place.z) * params.n_heads + later[2]) * params.max_slots + place.x;
-  device float* only = out + (ulong(later[3]) * params.n_heads + later[2]) * kHeadDim;
-  const Destination to = {is_only ? only : partials + first_row * kHeadDim,
+  const ulong first_row = rows[0];
+  const Destination to = {is_only ? out + rows[1] * kHeadDim : partials + first_row * kHeadDim,
                           is_only ? kHeadDim : ulong(params.max_slots) * kHeadDim, later[1]};
   if (by_matrices_v) {
     // Rows of q4_0's high halves of bytes are of values times 16.
@@ -336,7 +374,8 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   if (is_only || lane.thread_index != 0) return;
   EACH_HEAD(g) {
     if (g < to.n_heads)
-      partial_sums[first_row + ulong(g) * params.max_slots] = float2(largest.v[g], total.v[g]);
+      partial_sums[first_row + ulong(g) * params.max_slots] =
+          float2(softmax.largest[g], total.v[g]);
   }
 }
 

@@ -93,15 +93,23 @@ struct BlockIds {
 };
 constant uint kOwnBlock = kPartition / kKVTileTokens + 1;
 
+// The first id that a thread stores, and the query's own: read long before, so that what else a
+// kernel reads first is under way with them.
+inline int2 read_blocks(device const int* blocks, uint begin, uint position, uint thread_index) {
+  const uint last = position / kBlockSize;
+  return int2(blocks[min(begin / kBlockSize + thread_index, last)], blocks[last]);
+}
+
 // A threadgroup barrier has to follow.
 inline void store_blocks(thread BlockIds& to, threadgroup int* ids, device const int* blocks,
-                         uint begin, uint position, uint thread_index) {
+                         int2 read, uint begin, uint position, uint thread_index) {
   to.ids = ids;
   to.first = begin / kBlockSize;
   const uint last = min(begin + kPartition - 1, position) / kBlockSize;
-  for (uint i = to.first + thread_index; i <= last; i += kAttentionThreads)
+  if (to.first + thread_index <= last) ids[thread_index] = read.x;
+  for (uint i = to.first + thread_index + kAttentionThreads; i <= last; i += kAttentionThreads)
     ids[i - to.first] = blocks[i];
-  if (thread_index == 0) ids[kOwnBlock] = blocks[position / kBlockSize];
+  if (thread_index == 0) ids[kOwnBlock] = read.y;
 }
 
 // A place in a block.
