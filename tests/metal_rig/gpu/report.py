@@ -185,7 +185,7 @@ def page(results: Mapping[str, Any]) -> str:
     lines = [HEAD, f"{results['gpu']}, {results['cores']} cores, {results['date']}. Runs:", ""]
     for number, run in enumerate(runs(results), 1):
         lines.append(f"{number}. {run}, copy {copy_rate(results, run) / 1e9:,.0f} GB/s")
-    lines += ["", *results.get("notes", []), ""] if "notes" in results else [""]
+    lines.append("")
     lines += ["## Bounds", "", "| bound | measured | holds |", "|---|---|---|"]
     for text, value, holds in bounds(results):
         lines.append(f"| {text} | {value} | {'yes' if holds else '**no**'} |")
