@@ -12,6 +12,7 @@
 // lanes. Of values columns pick tokens, rows elements (decode_values.h).
 #pragma once
 #include "decode_state.h"
+#include "matrix_lanes.h"
 
 enum MatrixShape : int {
   kMaxScaleGroups = kKVMaxHeadDim / kKVScaleGroup,
@@ -32,30 +33,16 @@ struct MatrixPlace {
   uint bits_1152;
 };
 
-// Which lane has which elements is the GPU's secret: a matrix that holds its own indices tells.
 // `stage` is the simdgroup's, 68 elements. The last ones keep constants from the compiler: with
 // their bits in registers, a mask and an `or` are one instruction where instructions hold one
 // constant.
 inline void find_place(thread MatrixPlace& place, threadgroup half* stage, uint lane) {
-  stage[2 * lane] = half(2 * lane);
-  stage[2 * lane + 1] = half(2 * lane + 1);
+  store_indices(stage, lane);
   if (lane < 4) stage[64 + lane] = half(lane < 2 ? 1024 : 1152);
   simdgroup_barrier(mem_flags::mem_threadgroup);
-  simdgroup_half8x8 indices;
-  simdgroup_load(indices, stage, 8);
-  const uint first = uint(indices.thread_elements()[0]);
-  place.row = first / 8 % 8;
-  place.pair = first / 2 % 4;
+  read_indices(place.row, place.pair, stage);
   place.bits_1024 = ((threadgroup const uint*)stage)[32];
   place.bits_1152 = ((threadgroup const uint*)stage)[33];
-}
-
-inline void set_elements(thread simdgroup_half8x8& matrix, half2 elements) {
-  (thread half2&)matrix.thread_elements() = elements;
-}
-inline void set_elements(thread simdgroup_float8x8& matrix, float2 elements) {
-  matrix.thread_elements()[0] = elements.x;
-  matrix.thread_elements()[1] = elements.y;
 }
 
 // The first of the two heads that a lane's elements of a row of scores belong to; they belong to

@@ -7,6 +7,7 @@
 // pieces, nothing moves between lanes. Keys lie token by token, values element by element.
 #pragma once
 #include "kv_tile.h"
+#include "matrix_lanes.h"
 
 // Where in a matrix a lane's elements are: columns 2 * pair and 2 * pair + 1 of a row.
 struct LanePlace {
@@ -15,17 +16,11 @@ struct LanePlace {
   ushort steps[3];  // of lane indices, by way of which all lanes with this pair are reached
 };
 
-// Which lane has which elements is the GPU's secret: a matrix that holds its own indices tells.
 // `stage` is the simdgroup's, 64 elements.
 inline void find_place(thread LanePlace& place, threadgroup half* stage, uint lane) {
-  stage[2 * lane] = half(2 * lane);
-  stage[2 * lane + 1] = half(2 * lane + 1);
+  store_indices(stage, lane);
   simdgroup_barrier(mem_flags::mem_threadgroup);
-  simdgroup_half8x8 indices;
-  simdgroup_load(indices, stage, 8);
-  const uint first = uint(indices.thread_elements()[0]);
-  place.row = first / 8 % 8;
-  place.pair = first / 2 % 4;
+  read_indices(place.row, place.pair, stage);
   uint bits = 0;
 #pragma unroll
   for (ushort bit = 1; bit < 32; bit *= 2)
@@ -138,14 +133,8 @@ inline void store2(threadgroup float* to, float x, float y) {
   *(threadgroup float2*)to = float2(x, y);
 }
 
-inline void set_elements(thread simdgroup_half8x8& matrix, half2 x) {
-  (thread half2&)matrix.thread_elements() = x;
-}
 inline void set_elements(thread simdgroup_half8x8& matrix, float2 x) {
   set_elements(matrix, half2(x));
-}
-inline void set_elements(thread simdgroup_float8x8& matrix, float2 x) {
-  (thread float2&)matrix.thread_elements() = x;
 }
 
 // Matrices of a lane's neighbouring bytes.
