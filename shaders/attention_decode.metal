@@ -80,13 +80,12 @@ inline void weigh_round(thread Scores& total, thread const Round& round,
   const float4 low = float4(largest.v[0], largest.v[1], largest.v[2], largest.v[3]);
   const float4 high = float4(largest.v[4], largest.v[5], largest.v[6], largest.v[7]);
   for (uint i = round.first + lane.thread_index; i < round.end; i += kAttentionThreads) {
-    const uint at = score_place(i);
-    const float4 weights = exp2(scores[at] - low);
-    scores[at] = weights;
+    const float4 weights = exp2(scores[i] - low);
+    scores[i] = weights;
     float4 more = float4(0);
     if (kGroup > 4) {
-      more = exp2(scores[kScorePlaces + at] - high);
-      scores[kScorePlaces + at] = more;
+      more = exp2(scores[kRound + i] - high);
+      scores[kRound + i] = more;
     }
     EACH_HEAD(g) total.v[g] += g < 4 ? weights[g % 4] : more[g % 4];
   }
@@ -143,7 +142,7 @@ inline float2 of_columns(thread const Scores& values, thread const MatrixPlace& 
 
 // How many scale groups of all simdgroups have room where scores were: a divisor of kValueGroups.
 constant uint kHeadsOfSums = kIsSplit ? 8 : 4;
-constant uint kRoomForGroups = attention_score_bytes(kHeadDim, kGroup, kRound, true) /
+constant uint kRoomForGroups = attention_score_bytes(kHeadDim, kGroup, kRound) /
                                (kAttentionSimdgroups * kHeadsOfSums * kKVScaleGroup * 4);
 constant uint kGroupsAtOnce = kRoomForGroups < 2 ? 1 : kRoomForGroups < 4 ? 2 : 4;
 
@@ -211,7 +210,7 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
                              uint lane_index [[thread_index_in_simdgroup]],
                              uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   threadgroup float partial[kAttentionSimdgroups * kAttentionMaxGroup];
-  threadgroup float4 starts[8 * kMaxScaleGroups];
+  threadgroup float4 starts[8 * kMaxSmallGroups];
   threadgroup float so_far[kAttentionMaxGroup];
   threadgroup float totals[kAttentionSimdgroups * kAttentionMaxGroup];
   // What only the end needs, and until then would take registers.
@@ -254,7 +253,7 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   const uint begin = partition_of_slot(slot, position, params.window, params.sinks) * kPartition;
   const int2 first_ids =
       kByMatrices ? read_blocks(blocks, begin, position, lane.thread_index) : int2(0);
-  const uint score_bytes = attention_score_bytes(kHeadDim, kGroup, kRound, true);
+  const uint score_bytes = attention_score_bytes(kHeadDim, kGroup, kRound);
   BlockIds ids = {};
   if (kByMatrices) {
     find_place(at, (threadgroup half*)shared + simdgroup * 68, lane_index);

@@ -23,7 +23,8 @@ constant constexpr float kQueryLimit = 1024.0f;
 constant constexpr float kQueryUnit = 32.0f;  // of these integers, so that lower halves are normal
 
 // Larger heads have too few registers for separate sums, and for a tile ahead.
-constant bool kIsSmallHead = kScaleGroups <= 4;
+enum SmallHead : int { kMaxSmallGroups = 4 };
+constant bool kIsSmallHead = kScaleGroups <= uint(kMaxSmallGroups);
 inline float key_bias(uint i) {
   if (!kIsSmallHead) return 0.0f;
   if (kKType == kKVQ8_0) return i % 2 == 0 ? 1152.0f : 384.0f;
@@ -219,18 +220,27 @@ inline void multiply_keys(thread float2* scores, thread const uint4& word,
   }
 }
 
-// Where a lane's scores of its row's first token stand; those of the next one are 4 floats on.
-inline uint score_offset(uint token, uint head) {
-  return kIsSplit ? (head / 4 * kScorePlaces + score_place(token)) * 4 + head % 4
-                  : score_place(token) * 4 + head;
+// Where a lane's scores of its row stand: of the first two tokens, and of two more where a word has
+// four.
+struct ScorePlaces {
+  threadgroup float* of_two[2];
+};
+template <uint kTokens>
+inline void find_scores(thread ScorePlaces& to, threadgroup float* scores, uint token, uint head) {
+  scores += kIsSplit ? head / 4 * kRound * 4 + head % 4 : head;
+  to.of_two[0] = scores + score_place(token) * 4;
+  to.of_two[1] = kTokens == 2 ? to.of_two[0] : scores + score_place(token + 2) * 4;
+}
+inline threadgroup float* place_of(thread const ScorePlaces& own, uint token) {
+  return own.of_two[token / 2] + token % 2 * kNextScore * 4;
 }
 
-// Scores of one tile, whose first of a lane's row stands at `to`. seen: a bit for each token. Large
+// Scores of one tile, to `to`. seen: a bit for each token. Large
 // heads are read here, from `from`: no compiler shall have all of their groups in registers.
 template <uint kTokens>
 inline void score_tile(thread float2& largest, thread const KeyTile& tile,
                        thread const KeyPlace& from, thread const MatrixQueries& queries, uint seen,
-                       uint head, thread const MatrixPlace& place, threadgroup float* to) {
+                       uint head, thread const MatrixPlace& place, thread const ScorePlaces& to) {
   float2 s[kTokens] = {};
   if (kIsSmallHead) {
     EACH_SCALE_GROUP(i)
@@ -251,9 +261,9 @@ inline void score_tile(thread float2& largest, thread const KeyTile& tile,
     s[m].y = is_seen && head + 1 < kGroup ? s[m].y * queries.factor.y : kMasked;
     largest = fmax(largest, s[m]);
     if (kIsSplit) {
-      *(threadgroup float2*)(to + 4 * m) = s[m];
+      *(threadgroup float2*)place_of(to, m) = s[m];
     } else {
-      to[4 * m] = s[m].x;
+      *place_of(to, m) = s[m].x;
     }
   }
 }
@@ -265,13 +275,15 @@ inline void cap_scores(thread float2& largest, thread const Round& round, uint f
   const uint head = first_head(place);
   largest = float2(kMasked);
   for (uint step = first; step < round.end; step += stride) {
-    threadgroup float* own = scores + score_offset(step + place.row * kTokens, head);
+    ScorePlaces places;
+    find_scores<kTokens>(places, scores, step + place.row * kTokens, head);
     for (uint m = 0; m < kTokens; ++m) {
-      float2 s = float2(own[4 * m], kIsSplit ? own[4 * m + 1] : kMasked);
+      threadgroup float* own = place_of(places, m);
+      float2 s = float2(own[0], kIsSplit ? own[1] : kMasked);
       if (s.x != kMasked) s.x = capped(s.x, softcap);
       if (s.y != kMasked) s.y = capped(s.y, softcap);
-      own[4 * m] = s.x;
-      if (kIsSplit) own[4 * m + 1] = s.y;
+      own[0] = s.x;
+      if (kIsSplit) own[1] = s.y;
       largest = fmax(largest, s);
     }
   }
@@ -320,7 +332,8 @@ inline void score_tiles(thread Scores& largest, thread KeyTile* tiles, thread co
   const uint first = first_key<kTokens>(round, lane);
   const uint head = first_head(place);
   const uint row = place.row * kTokens;
-  threadgroup float* own = scores + score_offset(first + row, head);
+  ScorePlaces own;
+  find_scores<kTokens>(own, scores, first + row, head);
   float2 found = float2(kMasked);
   KeyPlace from = {nullptr, nullptr};
   const uint n = kIsWhole ? 2 : 1;
@@ -341,7 +354,8 @@ inline void score_tiles(thread Scores& largest, thread KeyTile* tiles, thread co
         load_keys<kTokens, true>(tiles[1 - i], k, blocks, round, token + stride, place);
       }
       score_tile<kTokens>(found, tiles[i], from, queries, seen, head, place, own);
-      own += score_place(stride) * 4;
+      own.of_two[0] += stride * 4;
+      own.of_two[1] += stride * 4;
     }
   }
   if (queries.softcap != 0.0f)

@@ -100,9 +100,9 @@ inline void score_round(thread Scores& largest, thread const HeadCache& k, threa
       largest.v[g] = max(largest.v[g], s.v[g]);
     }
     if (lane.chunk < uint(kKVTileTokens)) {
-      scores[score_place(token) + own] = float4(s.v[0], s.v[1], s.v[2], s.v[3]);
-      if (kGroup > 4)
-        scores[kScorePlaces + score_place(token) + own] = float4(s.v[4], s.v[5], s.v[6], s.v[7]);
+      threadgroup float4* place = scores + score_place(token + own);
+      place[0] = float4(s.v[0], s.v[1], s.v[2], s.v[3]);
+      if (kGroup > 4) place[kRound] = float4(s.v[4], s.v[5], s.v[6], s.v[7]);
     }
   }
 }
@@ -122,8 +122,9 @@ inline void add_values(thread Rows& sums, thread const HeadCache& v, thread cons
     for (uint t = 0; t < 8; ++t) {
       KVChunk value;
       kv_chunk(value, tile, t);
-      const float4 low = weights[score_place(token) + t];
-      const float4 high = kGroup > 4 ? weights[kScorePlaces + score_place(token) + t] : float4(0);
+      threadgroup const float4* place = weights + score_place(token + t);
+      const float4 low = place[0];
+      const float4 high = kGroup > 4 ? place[kRound] : float4(0);
       EACH_HEAD(g) {
         const float weight = g < 4 ? low[g % 4] : high[g % 4];
         sums.v[g].lo = fma(float4(weight), value.lo, sums.v[g].lo);

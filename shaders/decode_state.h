@@ -32,11 +32,16 @@ inline uint step_tokens(uint type) {
   return kv_has_scales(type) ? 8 * kv_tokens_per_word(type) : kSubsets * kKVTileTokens;
 }
 
-// Where scores of a token of a round stand. With matrices a place is left free after every eight,
-// so that the lanes of a row find theirs in different banks of memory.
+// Where scores of a token of a round stand, four heads to a place. With matrices every fourth token
+// follows, and of two in four the halves of 32 tokens change places: so the rows of a matrix, each
+// of two or four tokens, find theirs in different banks of memory.
 constant bool kByMatrices = kv_has_scales(kKType) || kv_has_scales(kVType);
-constant uint kScorePlaces = kByMatrices ? kRound / 8 * 9 : kRound;
-inline uint score_place(uint token) { return kByMatrices ? token / 8 * 9 + token % 8 : token; }
+inline uint score_place(uint token) {
+  if (!kByMatrices) return token;
+  return token / 32 * 32 + token % 4 * 8 + (token / 4 % 8 ^ token % 4 / 2 * 4);
+}
+// From an even token's to the next one's.
+enum ScoreShape : int { kNextScore = 8 };
 
 // Where a lane works.
 struct Lane {
@@ -59,7 +64,7 @@ inline device const uchar* head_run(thread const HeadCache& from, uint position)
   return from.cache + ulong(uint(from.blocks[position / kBlockSize])) * from.block_bytes;
 }
 
-enum RoundShape : int { kRoundStep = 32 };  // tokens, a multiple of what a simdgroup reads at once
+enum RoundShape : int { kRoundStep = 32 };  // tokens: what score_place() mixes, and simdgroups read
 
 // Tokens of one round, and what a query sees of them.
 struct Round {

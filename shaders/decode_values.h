@@ -156,7 +156,7 @@ struct MatrixWeights {
 inline void split_weights(thread MatrixWeights& to, threadgroup const float* weights, float unit) {
 #pragma unroll(2)
   for (uint h = 0; h < kHeadsOfLane; ++h) {
-    const float2 x = float2(weights[h], weights[4 + h]) * unit;
+    const float2 x = float2(weights[h], weights[4 * kNextScore + h]) * unit;
     to.high[h] = half2(x);
     to.low[h] = half2(x - float2(to.high[h]));
   }
@@ -240,7 +240,8 @@ inline void add_tiles(thread MatrixSums& sums, thread ValueTile* tiles,
                       thread const ValueLane& from, thread const BlockIds& blocks,
                       thread const Round& round, thread const Lane& lane,
                       thread const MatrixPlace& place, threadgroup const float* weights) {
-  for (uint begin = first_tile(round, lane); begin < round.end; begin += 2 * kTileStride) {
+  const uint first = first_tile(round, lane);
+  for (uint begin = first; begin < round.end; begin += 2 * kTileStride) {
 #pragma unroll(2)
     for (uint i = 0; i < 2; ++i) {
       const uint step = begin + i * kTileStride;
@@ -249,7 +250,7 @@ inline void add_tiles(thread MatrixSums& sums, thread ValueTile* tiles,
       if (!kIsWhole) mask_values(tiles[i], round, step + 2 * place.row);
       fit_sums(sums, tiles[i]);
       MatrixWeights halves;
-      split_weights(halves, weights + score_place(step) * 4,
+      split_weights(halves, weights + (step - first) * 4,
                     kLargestWeight * inverse_power(sums.limit));
       multiply_values(sums, tiles[i], halves, from, place);
     }
@@ -262,8 +263,8 @@ inline void add_values_by_matrices(thread MatrixSums& sums, thread ValueTile* ti
                                    thread const MatrixPlace& place,
                                    threadgroup const float* weights) {
   const uint head = first_head(place);
-  threadgroup const float* own =
-      weights + (head / 4 * kScorePlaces + score_place(2 * place.row)) * 4 + head % 4;
+  threadgroup const float* own = weights + head / 4 * kRound * 4 + head % 4 +
+                                 score_place(first_tile(round, lane) + 2 * place.row) * 4;
   if (round.is_whole) {
     add_tiles<true>(sums, tiles, from, blocks, round, lane, place, own);
   } else {

@@ -139,13 +139,12 @@ inline constexpr quarrel_uint attention_slots(quarrel_uint position, quarrel_uin
 }
 
 // Bytes of attention_decode's threadgroup memory (argument 0). First scores of a round, four heads
-// to a float4, with an eighth of space between where K or V has scales; later sums of every
-// simdgroup: of two heads, or of eight rows of 32 elements.
+// to a float4; later sums of every simdgroup: of two heads, or of eight rows of 32 elements.
 inline constexpr quarrel_uint attention_score_bytes(quarrel_uint head_dim, quarrel_uint group,
-                                                    quarrel_uint round, bool is_spaced) {
+                                                    quarrel_uint round) {
   quarrel_uint n = kAttentionSimdgroups * 8 * 32 * 4;
   n = kAttentionSimdgroups * 2 * head_dim * 4 > n ? kAttentionSimdgroups * 2 * head_dim * 4 : n;
-  const quarrel_uint scores = (group + 3) / 4 * round * (is_spaced ? 18 : 16);
+  const quarrel_uint scores = (group + 3) / 4 * round * 16;
   return scores > n ? scores : n;
 }
 // Then, where K has scales, queries as matrices of half: of four heads twice, or of eight.
@@ -156,7 +155,7 @@ inline constexpr quarrel_uint attention_query_bytes(quarrel_uint head_dim, quarr
 inline constexpr quarrel_uint attention_decode_memory(quarrel_uint head_dim, quarrel_uint group,
                                                       quarrel_uint partition, quarrel_uint round,
                                                       bool k_has_scales, bool v_has_scales) {
-  return attention_score_bytes(head_dim, group, round, k_has_scales || v_has_scales) +
+  return attention_score_bytes(head_dim, group, round) +
          (k_has_scales ? attention_query_bytes(head_dim, group) : 0) +
          (k_has_scales || v_has_scales ? (partition / 8 + 5) / 4 * 16 : 0);
 }

@@ -200,7 +200,7 @@ def run_decode(batch: Batch, order: Order = "both", check_accesses: bool = False
     params = shape.params(batch.tables.shape[1], max_slots)
     decode = library("attention_decode", tuple(shape.constants.items()), check_accesses)
     has_scales = [t in ("q8_0", "q4_0") for t in (shape.k_type, shape.v_type)]
-    scores = -(-shape.group // 4) * shape.round * (18 if any(has_scales) else 16)
+    scores = -(-shape.group // 4) * shape.round * 16
     memory = max(scores, SIMDGROUPS * 2 * shape.head_dim * 4, SIMDGROUPS * 8 * 32 * 4)
     if has_scales[0]:  # queries as matrices
         memory += -(-shape.head_dim // 32) * 512 * (1 if shape.group <= 4 else 2)

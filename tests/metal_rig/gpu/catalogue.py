@@ -63,7 +63,7 @@ def decode_memory(constants: Mapping[int, np.generic]) -> int:
     """attention_decode_memory() of params.h, for AttentionConstant."""
     head_dim, _, k_type, v_type, group, partition, round_ = (int(constants[i]) for i in range(7))
     has_scales = [KV_TYPES[t] in DECODE_K_LOADS for t in (k_type, v_type)]
-    scores = -(-group // 4) * round_ * (18 if any(has_scales) else 16)
+    scores = -(-group // 4) * round_ * 16
     queries = -(-head_dim // 32) * 512 * (1 if group <= 4 else 2) * has_scales[0]
     blocks = (partition // 8 + 5) // 4 * 16 * any(has_scales)
     return max(scores, 4 * 2 * head_dim * 4, 4 * 8 * 32 * 4) + queries + blocks
