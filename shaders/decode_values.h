@@ -205,12 +205,19 @@ inline void mask_values(thread ValueTile& tile, thread const Round& round, uint 
   EACH_VALUE_GROUP(s) tile.scales[s] &= keep;
 }
 
-// Makes room for a tile's scales. Those of common models are below 2: then the highest bit of no
-// half's exponent is set, and there is nothing to do.
-inline void fit_sums(thread MatrixSums& sums, thread const ValueTile& tile) {
+// Scales of common models are below 2: then the highest bit of no half's exponent is set.
+inline bool any_large(uint bits_of_scales) { return simd_any((bits_of_scales & 0x40004000) != 0); }
+
+// All bits that are set in a lane's scales.
+inline uint bits_of_scales(thread const ValueTile& tile) {
   uint bits = 0;
   EACH_VALUE_GROUP(s) bits |= tile.scales[s];
-  if (!simd_any((bits & 0x40004000) != 0)) return;
+  return bits;
+}
+
+// Makes room for a tile's scales.
+inline void fit_sums(thread MatrixSums& sums, thread const ValueTile& tile) {
+  if (!any_large(bits_of_scales(tile))) return;
   half2 largest = half2(0);
   EACH_VALUE_GROUP(s) largest = max(largest, as_type<half2>(tile.scales[s] & 0x7fff7fff));
   const float limit = power_of_two(simd_max(float(max(largest.x, largest.y)))) * 2.0f;
@@ -233,28 +240,49 @@ inline void start_values(thread ValueTile& tile, thread const ValueLane& from,
   load_values<false>(tile, from, blocks, round, first_tile(round, lane), lane, place);
 }
 
-// Adds the values of this simdgroup's tokens of a round, weighted, to `sums`. The first tile has
-// been read.
+// A partition's only round starts its sums, and can start them again.
+constant bool kIsOneRound = kRound == kPartition;
+
+// Adds a tile's values, weighted, to `sums`, and reads the next one. `weights` are the lane's of
+// its tokens. Of a whole round that can be done again all scales are taken to fit; `bits` gathers
+// them.
 template <bool kIsWhole>
-inline void add_tiles(thread MatrixSums& sums, thread ValueTile* tiles,
+inline void add_tile(thread MatrixSums& sums, thread uint& bits, thread ValueTile& tile,
+                     thread ValueTile& next, thread const ValueLane& from,
+                     thread const BlockIds& blocks, thread const Round& round, uint step,
+                     thread const Lane& lane, thread const MatrixPlace& place,
+                     threadgroup const float* weights) {
+  load_values<kIsWhole>(next, from, blocks, round, step + kTileStride, lane, place);
+  if (!kIsWhole) mask_values(tile, round, step + 2 * place.row);
+  if (kIsWhole && kIsOneRound) {
+    bits |= bits_of_scales(tile);
+  } else {
+    fit_sums(sums, tile);
+  }
+  MatrixWeights halves;
+  split_weights(halves, weights, kLargestWeight * inverse_power(sums.limit));
+  multiply_values(sums, tile, halves, from, place);
+}
+
+// Adds the values of this simdgroup's tokens of a round, weighted, to `sums`. The first tile has
+// been read. Returns whether scales of a whole round were too large, so that it has to be done
+// again: to ask once takes less time than to fit every tile, but the first round's sums alone can
+// be thrown away.
+template <bool kIsWhole>
+inline bool add_tiles(thread MatrixSums& sums, thread ValueTile* tiles,
                       thread const ValueLane& from, thread const BlockIds& blocks,
                       thread const Round& round, thread const Lane& lane,
                       thread const MatrixPlace& place, threadgroup const float* weights) {
+  uint bits = 0;
   const uint first = first_tile(round, lane);
-  for (uint begin = first; begin < round.end; begin += 2 * kTileStride) {
-#pragma unroll(2)
-    for (uint i = 0; i < 2; ++i) {
-      const uint step = begin + i * kTileStride;
-      if (step >= round.end) break;
-      load_values<kIsWhole>(tiles[1 - i], from, blocks, round, step + kTileStride, lane, place);
-      if (!kIsWhole) mask_values(tiles[i], round, step + 2 * place.row);
-      fit_sums(sums, tiles[i]);
-      MatrixWeights halves;
-      split_weights(halves, weights + (step - first) * 4,
-                    kLargestWeight * inverse_power(sums.limit));
-      multiply_values(sums, tiles[i], halves, from, place);
-    }
+  for (uint step = first; step < round.end; step += 2 * kTileStride) {
+    threadgroup const float* own = weights + (step - first) * 4;
+    add_tile<kIsWhole>(sums, bits, tiles[0], tiles[1], from, blocks, round, step, lane, place, own);
+    if (step + kTileStride >= round.end) break;
+    add_tile<kIsWhole>(sums, bits, tiles[1], tiles[0], from, blocks, round, step + kTileStride,
+                       lane, place, own + kTileStride * 4);
   }
+  return any_large(bits);
 }
 
 inline void add_values_by_matrices(thread MatrixSums& sums, thread ValueTile* tiles,
@@ -266,8 +294,9 @@ inline void add_values_by_matrices(thread MatrixSums& sums, thread ValueTile* ti
   threadgroup const float* own = weights + head / 4 * kRound * 4 + head % 4 +
                                  score_place(first_tile(round, lane) + 2 * place.row) * 4;
   if (round.is_whole) {
-    add_tiles<true>(sums, tiles, from, blocks, round, lane, place, own);
-  } else {
-    add_tiles<false>(sums, tiles, from, blocks, round, lane, place, own);
+    if (!add_tiles<true>(sums, tiles, from, blocks, round, lane, place, own)) return;
+    start_sums(sums);
+    start_values(tiles[0], from, blocks, round, lane, place);
   }
+  add_tiles<false>(sums, tiles, from, blocks, round, lane, place, own);
 }

@@ -55,8 +55,12 @@ def test_lengths_around_edges(block_size: int) -> None:
 
 
 @pytest.mark.parametrize(("partition", "round_"), [(64, 64), (96, 32), (512, 512), (1024, 256)])
-def test_partitions_and_rounds(partition: int, round_: int) -> None:
-    shape = Shape(partition=partition, round=round_, n_heads=1, n_kv_heads=1)
+@pytest.mark.parametrize("dtype", ["f16", "q8_0", "q4_0"])
+def test_partitions_and_rounds(partition: int, round_: int, dtype: str) -> None:
+    shape = Shape(
+        **{"partition": partition, "round": round_, "k_type": dtype, "v_type": dtype},
+        **{"n_heads": 1, "n_kv_heads": 1},
+    )
     check(shape, (partition, partition + 1, 2 * partition + 7))
 
 
@@ -91,10 +95,15 @@ def test_large_scores_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("dtype", ["q8_0", "q4_0"])
 @pytest.mark.parametrize("ratio", [4, 6])
-def test_magnitudes_of_integers(dtype: str, ratio: int) -> None:
-    """Scales from the least to large, in any order; queries that are small, and none at all."""
-    shape = Shape(n_heads=ratio, n_kv_heads=1, k_type=dtype, v_type=dtype)
-    sequences = [random_sequence(shape, 150, 1, seed) for seed in range(4)]
+@pytest.mark.parametrize(("partition", "round_"), [(64, 32), (64, 64), (256, 256)])
+def test_magnitudes_of_integers(dtype: str, ratio: int, partition: int, round_: int) -> None:
+    """Scales from the least to large, in any order; queries that are small, and none at all. A
+    simdgroup has one tile of a round's values, or four."""
+    shape = Shape(
+        **{"partition": partition, "round": round_, "k_type": dtype, "v_type": dtype},
+        **{"n_heads": ratio, "n_kv_heads": 1},
+    )
+    sequences = [random_sequence(shape, 2 * partition + 22, 1, seed) for seed in range(4)]
     for i, s in enumerate(sequences):
         s.v *= np.float32(10) ** np.linspace(-4, 4, len(s.v), dtype=np.float32)[:, None, None]
         s.q *= (1.0, 1e-6, 0.0, 3.0)[i]
