@@ -95,7 +95,9 @@ class Attention:
     @property
     def decode_memory(self) -> str:
         """Threadgroup memory: the argument, and each simdgroup's largest scores or sums."""
-        sizes = f"{self.head_dim}, {self.group}, {self.partition_tokens}, kAttentionRound"
+        partition, types = self.partition_tokens, f"{KV_TYPES[self.k_type]}, {KV_TYPES[self.v_type]}"
+        round_ = f"attention_round({types}, {self.group}, {partition})"
+        sizes = f"{self.head_dim}, {self.group}, {partition}, {round_}"
         has_scales = ", ".join(f"kv_has_scales({KV_TYPES[t]})" for t in (self.k_type, self.v_type))
         argument = f"attention_decode_memory({sizes}, {has_scales})"
         return f"{argument} + kAttentionSimdgroups * kAttentionMaxGroup * 4"

@@ -91,3 +91,12 @@ inline constexpr quarrel_uint attention_partition(quarrel_uint k_type, quarrel_u
           kAttentionRound - 1) /
          kAttentionRound * kAttentionRound;
 }
+
+// A good kConstantRound: the whole partition where K or V has scales and the scores fit into 16 KB,
+// as sums that are carried from round to round take registers and time.
+inline constexpr quarrel_uint attention_round(quarrel_uint k_type, quarrel_uint v_type,
+                                              quarrel_uint group, quarrel_uint partition) {
+  const bool has_scales = kv_has_scales(k_type) || kv_has_scales(v_type);
+  const bool fits = (group + 3) / 4 * partition * 16 <= 16384;
+  return has_scales && fits ? partition : quarrel_uint(kAttentionRound);
+}

@@ -115,7 +115,7 @@ enum AttentionShape : int {
   kAttentionThreads = 128,  // of every threadgroup of the attention kernels and of kv_write
   kAttentionSimdgroups = 4,
   kPrefillRows = 32,      // (token, query head) pairs of a threadgroup
-  kAttentionRound = 512,  // a good kConstantRound; attention_partition() is a multiple of it
+  kAttentionRound = 512,  // attention_partition() is a multiple of it
 };
 
 // The first position that a query at `position` sees apart from the sinks.

@@ -24,13 +24,16 @@ class AttentionEncoder final : public OpEncoder {
     constants.push_back({kConstantGroup, static_cast<std::uint32_t>(split_.group)});
     prefill_ = &setup_.pipeline("attention_prefill", prefill_kernel(layout), constants);
     // From shapes alone, so that neither a batch nor a bigger GPU changes the order of a sum.
-    partition_ = attention_partition(kv_type(layout.k_dtype), kv_type(layout.v_dtype),
-                                     static_cast<quarrel_uint>(layer_.head_dim),
-                                     static_cast<quarrel_uint>(split_.group));
-    k_has_scales_ = kv_has_scales(kv_type(layout.k_dtype));
-    v_has_scales_ = kv_has_scales(kv_type(layout.v_dtype));
+    const quarrel_uint k_type = kv_type(layout.k_dtype);
+    const quarrel_uint v_type = kv_type(layout.v_dtype);
+    const auto group = static_cast<quarrel_uint>(split_.group);
+    const auto head_dim = static_cast<quarrel_uint>(layer_.head_dim);
+    partition_ = attention_partition(k_type, v_type, head_dim, group);
+    const quarrel_uint round = attention_round(k_type, v_type, group, partition_);
+    decode_memory_ = attention_decode_memory(head_dim, group, partition_, round,
+                                             kv_has_scales(k_type), kv_has_scales(v_type));
     constants.push_back({kConstantPartition, std::uint32_t{partition_}});
-    constants.push_back({kConstantRound, std::uint32_t{kAttentionRound}});
+    constants.push_back({kConstantRound, std::uint32_t{round}});
     decode_ = &setup_.pipeline("attention_decode", "attention_decode", constants);
     reduce_ = &setup_.pipeline("attention_decode", "attention_decode_reduce", constants);
   }
@@ -95,10 +98,7 @@ class AttentionEncoder final : public OpEncoder {
         .write(kDecodePartials, partials.values)
         .write(kDecodePartialSums, partials.sums)
         .params(kDecodeParams, p)
-        .threadgroup_bytes(
-            0, attention_decode_memory(static_cast<quarrel_uint>(layer_.head_dim),
-                                       static_cast<quarrel_uint>(split_.group), partition_,
-                                       kAttentionRound, k_has_scales_, v_has_scales_))
+        .threadgroup_bytes(0, decode_memory_)
         .dispatch({max_slots, layer_.n_kv_heads * split_.n_splits, items.n}, {kAttentionThreads});
     if (max_slots == 1) return;  // written to the output already
     step.encoder.use(*reduce_)
@@ -132,9 +132,8 @@ class AttentionEncoder final : public OpEncoder {
   ValueId output_;
   const KVLayer& layer_;
   HeadSplit split_;
-  quarrel_uint partition_ = 0;  // tokens
-  bool k_has_scales_ = false;
-  bool v_has_scales_ = false;
+  quarrel_uint partition_ = 0;      // tokens
+  quarrel_uint decode_memory_ = 0;  // bytes of threadgroup memory
   const Pipeline* decode_ = nullptr;
   const Pipeline* reduce_ = nullptr;
   const Pipeline* prefill_ = nullptr;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import subprocess
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from metal_rig import toolchain
 from metal_rig.attention_runner import Batch, Shape, random_sequence, run_decode
+from metal_rig.gpu import catalogue
 from metal_rig.kv_pack import KV_TYPES
 from metal_rig.shaders import SHADERS
 
@@ -210,6 +212,12 @@ def test_layout_and_params_compile_for_the_host() -> None:
         "static_assert(attention_decode_memory(128, 8, 512, 512, false, false) == 16384);\n"
         "static_assert(attention_decode_memory(80, 4, 512, 512, true, false) == 10000);\n"
     )
+    for k, v, head_dim, group in itertools.product(range(5), range(5), (16, 128), (1, 4, 5, 8)):
+        types = KV_TYPES[k], KV_TYPES[v]
+        partition, round_ = catalogue.device_partition(head_dim, *types, group)
+        calls = {f"attention_partition({k}, {v}, {head_dim}, {group})": partition}
+        calls[f"attention_round({k}, {v}, {group}, {partition})"] = round_
+        source += "".join(f"static_assert({call} == {n});\n" for call, n in calls.items())
     flags = ["-std=c++20", "-x", "c++", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     result = subprocess.run(
         ["c++", *flags, f"-I{SHADERS}", "-"],

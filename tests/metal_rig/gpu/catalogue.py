@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metal_rig.gpu.ptx import Promise
-from metal_rig.kv_pack import KV_TYPES
+from metal_rig.kv_pack import KV_TYPES, head_bytes
 
 HEAD_SIZES = (64, 80, 96, 128, 256)
 PREFILL_HEAD_SIZES = (16, 32, *HEAD_SIZES)
@@ -50,8 +50,8 @@ def attention_constants(
     k_type: str,
     v_type: str,
     group: int,
-    partition: int = 256,
-    round_: int = 128,
+    partition: int = 512,
+    round_: int = 512,
 ) -> dict[int, np.generic]:
     """AttentionConstant of params.h."""
     types = KV_TYPES.index(k_type), KV_TYPES.index(v_type)
@@ -69,13 +69,23 @@ def decode_memory(constants: Mapping[int, np.generic]) -> int:
     return max(scores, 4 * 2 * head_dim * 4, 4 * 8 * 32 * 4) + queries + blocks
 
 
+def device_partition(head_dim: int, k_type: str, v_type: str, group: int) -> tuple[int, int]:
+    """attention_partition() and attention_round() of kv_layout.h: what the device takes."""
+    row_bytes = sum(head_bytes(t, head_dim, 8) // 8 for t in (k_type, v_type))
+    partition = -(-(20 * 12 * group * head_dim // row_bytes) // 512) * 512
+    has_scales = k_type in DECODE_K_LOADS or v_type in DECODE_V_LOADS
+    is_one = has_scales and -(-group // 4) * partition <= 1024
+    return partition, partition if is_one else 512
+
+
 def attention_decode(head_dim: int, k_type: str, v_type: str, group: int) -> Specialisation:
     promises = (
         Promise(0, 4, 4) if k_type in DECODE_K_LOADS else Promise(0, 16, 16),
         Promise(1, *DECODE_K_LOADS.get(k_type, (16, 16))),
         Promise(2, *DECODE_V_LOADS.get(v_type, (16, 16))),
     )
-    constants = attention_constants(head_dim, 16, k_type, v_type, group)
+    sizes = device_partition(head_dim, k_type, v_type, group)
+    constants = attention_constants(head_dim, 16, k_type, v_type, group, *sizes)
     return Specialisation(
         "attention_decode",
         constants,

@@ -51,7 +51,7 @@ def product_cases() -> Iterator[Case]:
         yield Decode(batch, depth, block_size=256)
     yield Decode(64, 32768, window=4096)
     for name in ("q8_0", "q4_0"):
-        for partition, round_ in ((512, 512), (1024, 512), (1024, 1024), (1536, 1536)):
+        for partition, round_ in ((512, 512), (1024, 512), (1024, 1024), (1792, 1792)):
             yield Decode(64, 32768, name, name, partition=partition, round=round_)
     yield Prefill()
     yield Prefill(matrix="float")
