@@ -27,7 +27,10 @@ kernel void linear_decode(device const float* x [[buffer(kLinearX)]],
   const uint row = first_row + lane;
   if (lane >= kRows || row >= params.n_rows) return;
   LinearOutput to = {bias, residual, out, params.n_rows, params.residual_scale};
-  EACH_TOKEN(t, pass.n_tokens) store_linear(to, tokens[first_token + t], row, sums[t]);
+  EACH_TOKEN(t) {
+    if (first_token + t >= params.n_tokens) break;
+    store_linear(to, tokens[first_token + t], row, sums[t]);
+  }
 }
 
 #define LINEAR_DECODE(type)                                                                     \

@@ -16,10 +16,8 @@ constant constexpr uint kMaxTokens = kLinearMaxTokensPerPass;
 static_assert(kRows == 4, "written out for four rows");
 
 #define UNROLL _Pragma("clang loop unroll(full)")
-// Literal bounds, so that sums become registers before kTokensPerPass is known. `n`, at least 1, is
-// the same in the whole threadgroup.
-#define EACH_TOKEN(t, n) \
-  UNROLL for (uint t = 0; t < kMaxTokens; ++t) if (t == 0 || (t < kTokensPerPass && t < n))
+// Literal bounds, so that sums become registers before kTokensPerPass is known.
+#define EACH_TOKEN(t) UNROLL for (uint t = 0; t < kMaxTokens; ++t) if (t < kTokensPerPass)
 
 #define EACH_ROW(r) UNROLL for (uint r = 0; r < kRows; ++r)
 
@@ -34,11 +32,11 @@ struct Rows {
   device const Block* of[kRows];
 };
 
-// The tokens of a pass.
+// The tokens of a pass. Where fewer are left the last one stands in for the others, whose sums are
+// dropped: branches would have lanes wait for each token's x by itself.
 struct Pass {
   device const float* x;
   ulong start[kMaxTokens];  // where a token's row of x begins
-  uint n_tokens;
 };
 
 METAL_FUNC float dot4(float4 a, float4 b, float sum) {
@@ -66,7 +64,7 @@ METAL_FUNC void add_slice(thread Sums& sums, thread const Pass& pass,
         float4(w[0].factor(step), w[1].factor(step), w[2].factor(step), w[3].factor(step));
     const float4 offsets =
         float4(w[0].offset(step), w[1].offset(step), w[2].offset(step), w[3].offset(step));
-    EACH_TOKEN(t, pass.n_tokens) {
+    EACH_TOKEN(t) {
       device const float* x = pass.x + pass.start[t] + column;
       const float4 first = *(device const float4*)x;
       const float4 second = *(device const float4*)(x + Slice<Block>::kGap);
@@ -139,7 +137,7 @@ METAL_FUNC void add_row_slices(thread Sums& sums, thread const Pass& pass,
   UNROLL for (uint group = 0; group < S::kSteps; group += S::kShared) {
     float4 products[kMaxTokens];
     float totals[kMaxTokens];
-    EACH_TOKEN(t, pass.n_tokens) {
+    EACH_TOKEN(t) {
       products[t] = float4(0.0f);
       totals[t] = 0.0f;
     }
@@ -147,7 +145,7 @@ METAL_FUNC void add_row_slices(thread Sums& sums, thread const Pass& pass,
       const uint column = block * Block::kElements + S::column(place, step);
       WeightStep q[kRows] = {w[0].weights(step), w[1].weights(step), w[2].weights(step),
                              w[3].weights(step)};
-      EACH_TOKEN(t, pass.n_tokens) {
+      EACH_TOKEN(t) {
         device const float* x = pass.x + pass.start[t] + column;
         const bool is_loaded = kTokensPerPass == 1;
         const float4 a = is_loaded ? early.first[step] : *(device const float4*)x;
@@ -163,7 +161,7 @@ METAL_FUNC void add_row_slices(thread Sums& sums, thread const Pass& pass,
         float4(w[0].factor(group), w[1].factor(group), w[2].factor(group), w[3].factor(group));
     const float4 offsets =
         float4(w[0].offset(group), w[1].offset(group), w[2].offset(group), w[3].offset(group));
-    EACH_TOKEN(t, pass.n_tokens) {
+    EACH_TOKEN(t) {
       float4 sum = fma(factors, products[t], sums.of[t]);
       if (S::kHasOffset) sum = fma(offsets, float4(totals[t]), sum);
       sums.of[t] = sum;
@@ -191,9 +189,7 @@ struct Walk<Block, true> {
                                     thread const Rows<Block>& rows, uint lane, uint n_cols) {
     const uint n_blocks = n_cols / Block::kElements, place = lane % 8;
     const uint block = lane / (Block::kElements / S::kElements);
-    if (kTokensPerPass > 1) {  // products enough to wait behind, and registers scarce
-      for (uint b = block; b < n_blocks; b += kRound) add(sums, pass, rows, b, place);
-    } else if (S::kIsFenced) {
+    if (S::kIsFenced) {
       add_fenced(sums, pass, rows, block, place, n_blocks);
     } else {
       add_pairs(sums, pass, rows, block, place, n_blocks);
@@ -247,10 +243,10 @@ struct Walk<Block, true> {
         const uint next = block + 3 * kRound < n_blocks ? block + 2 * kRound : block;
         const RowWords<Block> ahead = load_rows(rows, next, place);
         const RowWords<Block> second_ahead = load_rows(rows, next + kRound, place);
-        load_columns(columns, pass, block, place);
+        if (kTokensPerPass == 1) load_columns(columns, pass, block, place);
         const RowSlices<Block> slices = unpacked_rows(words, place);
         add_row_slices(sums, pass, slices, block, place, columns);
-        load_columns(columns, pass, block + kRound, place);
+        if (kTokensPerPass == 1) load_columns(columns, pass, block + kRound, place);
         const RowSlices<Block> second_slices = unpacked_rows(second, place);
         add_row_slices(sums, pass, second_slices, block + kRound, place, columns);
         copy(words, ahead);
@@ -266,7 +262,7 @@ template <typename Block>
 METAL_FUNC void add_elements(thread Sums& sums, thread const Pass& pass,
                              thread const Rows<Block>& rows, uint lane, uint n_cols) {
   for (uint column = lane; column < n_cols; column += 32) {
-    EACH_TOKEN(t, pass.n_tokens) {
+    EACH_TOKEN(t) {
       const float x = pass.x[pass.start[t] + column];
       const float4 w = float4(plain_element(rows.of[0], column), plain_element(rows.of[1], column),
                               plain_element(rows.of[2], column), plain_element(rows.of[3], column));
@@ -301,12 +297,12 @@ METAL_FUNC void multiply_rows(thread float* results, thread const Pass& pass,
   } else {
     add_elements(sums, pass, rows, lane, n_cols);
   }
-  EACH_TOKEN(t, pass.n_tokens) results[t] = sum_rows(sums.of[t], lane);
+  EACH_TOKEN(t) results[t] = sum_rows(sums.of[t], lane);
 }
 
 METAL_FUNC void begin_pass(thread Pass& pass, device const float* x, device const uint* tokens,
                            uint first_token, uint n_tokens, uint n_cols) {
   pass.x = x;
-  pass.n_tokens = min(n_tokens - first_token, kTokensPerPass);
-  EACH_TOKEN(t, pass.n_tokens) pass.start[t] = ulong(tokens[first_token + t]) * n_cols;
+  const uint last = n_tokens - first_token - 1;
+  EACH_TOKEN(t) pass.start[t] = ulong(tokens[first_token + min(t, last)]) * n_cols;
 }

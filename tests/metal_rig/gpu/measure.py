@@ -37,6 +37,7 @@ def product_cases() -> Iterator[Case]:
         yield Linear(dtype)
         yield Linear(dtype, tokens_per_pass=1)
     for dtype in ("F16", "Q8_0", "Q4_0", "Q4_K", "Q5_K"):
+        yield Linear(dtype, n_tokens=2, tokens_per_pass=2)
         yield Linear(dtype, n_tokens=4)
     for batch, depth in BATCHES:
         yield Decode(batch, depth)
