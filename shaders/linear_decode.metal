@@ -27,8 +27,7 @@ kernel void linear_decode(device const float* x [[buffer(kLinearX)]],
   const uint row = first_row + lane;
   if (lane >= kRows || row >= params.n_rows) return;
   LinearOutput to = {bias, residual, out, params.n_rows, params.residual_scale};
-  EACH_TOKEN(t) {
-    if (first_token + t >= params.n_tokens) break;
+  EACH_TOKEN(t, params.n_tokens - first_token) {
     store_linear(to, tokens[first_token + t], row, sums[t]);
   }
 }

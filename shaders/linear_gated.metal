@@ -29,12 +29,11 @@ kernel void linear_gated(device const float* x [[buffer(kGatedX)]],
   float ups[kMaxTokens];
   _Pragma("clang loop unroll(disable)") for (uint i = 0; i < 2; ++i) {
     multiply_rows(ups, pass, i == 0 ? gate : up, first_row, params.n_rows, params.n_cols, lane);
-    if (i == 0) EACH_TOKEN(t) gates[t] = ups[t];
+    if (i == 0) EACH_TOKEN(t, pass.n_tokens) gates[t] = ups[t];
   }
   const uint row = first_row + lane;
   if (lane >= kRows || row >= params.n_rows) return;
-  EACH_TOKEN(t) {
-    if (first_token + t >= params.n_tokens) break;
+  EACH_TOKEN(t, params.n_tokens - first_token) {
     const float activated = kActivation == uint(kActivationSilu) ? silu(gates[t]) : gelu(gates[t]);
     out[ulong(tokens[first_token + t]) * params.n_rows + row] = activated * ups[t];
   }

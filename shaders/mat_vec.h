@@ -16,8 +16,10 @@ constant constexpr uint kMaxTokens = kLinearMaxTokensPerPass;
 static_assert(kRows == 4, "written out for four rows");
 
 #define UNROLL _Pragma("clang loop unroll(full)")
-// Literal bounds, so that sums become registers before kTokensPerPass is known.
-#define EACH_TOKEN(t) UNROLL for (uint t = 0; t < kMaxTokens; ++t) if (t < kTokensPerPass)
+// Literal bounds, so that sums become registers before kTokensPerPass is known. `n`, at least 1, is
+// the same in the whole threadgroup.
+#define EACH_TOKEN(t, n) \
+  UNROLL for (uint t = 0; t < kMaxTokens; ++t) if (t == 0 || (t < kTokensPerPass && t < n))
 
 #define EACH_ROW(r) UNROLL for (uint r = 0; r < kRows; ++r)
 
@@ -37,6 +39,7 @@ struct Rows {
 struct Pass {
   device const float* x;
   ulong start[kMaxTokens];  // where a token's row of x begins
+  uint n_tokens;            // with those
 };
 
 METAL_FUNC float dot4(float4 a, float4 b, float sum) {
@@ -64,7 +67,7 @@ METAL_FUNC void add_slice(thread Sums& sums, thread const Pass& pass,
         float4(w[0].factor(step), w[1].factor(step), w[2].factor(step), w[3].factor(step));
     const float4 offsets =
         float4(w[0].offset(step), w[1].offset(step), w[2].offset(step), w[3].offset(step));
-    EACH_TOKEN(t) {
+    EACH_TOKEN(t, pass.n_tokens) {
       device const float* x = pass.x + pass.start[t] + column;
       const float4 first = *(device const float4*)x;
       const float4 second = *(device const float4*)(x + Slice<Block>::kGap);
@@ -137,7 +140,7 @@ METAL_FUNC void add_row_slices(thread Sums& sums, thread const Pass& pass,
   UNROLL for (uint group = 0; group < S::kSteps; group += S::kShared) {
     float4 products[kMaxTokens];
     float totals[kMaxTokens];
-    EACH_TOKEN(t) {
+    EACH_TOKEN(t, pass.n_tokens) {
       products[t] = float4(0.0f);
       totals[t] = 0.0f;
     }
@@ -145,7 +148,7 @@ METAL_FUNC void add_row_slices(thread Sums& sums, thread const Pass& pass,
       const uint column = block * Block::kElements + S::column(place, step);
       WeightStep q[kRows] = {w[0].weights(step), w[1].weights(step), w[2].weights(step),
                              w[3].weights(step)};
-      EACH_TOKEN(t) {
+      EACH_TOKEN(t, pass.n_tokens) {
         device const float* x = pass.x + pass.start[t] + column;
         const bool is_loaded = kTokensPerPass == 1;
         const float4 a = is_loaded ? early.first[step] : *(device const float4*)x;
@@ -161,7 +164,7 @@ METAL_FUNC void add_row_slices(thread Sums& sums, thread const Pass& pass,
         float4(w[0].factor(group), w[1].factor(group), w[2].factor(group), w[3].factor(group));
     const float4 offsets =
         float4(w[0].offset(group), w[1].offset(group), w[2].offset(group), w[3].offset(group));
-    EACH_TOKEN(t) {
+    EACH_TOKEN(t, pass.n_tokens) {
       float4 sum = fma(factors, products[t], sums.of[t]);
       if (S::kHasOffset) sum = fma(offsets, float4(totals[t]), sum);
       sums.of[t] = sum;
@@ -262,7 +265,7 @@ template <typename Block>
 METAL_FUNC void add_elements(thread Sums& sums, thread const Pass& pass,
                              thread const Rows<Block>& rows, uint lane, uint n_cols) {
   for (uint column = lane; column < n_cols; column += 32) {
-    EACH_TOKEN(t) {
+    EACH_TOKEN(t, pass.n_tokens) {
       const float x = pass.x[pass.start[t] + column];
       const float4 w = float4(plain_element(rows.of[0], column), plain_element(rows.of[1], column),
                               plain_element(rows.of[2], column), plain_element(rows.of[3], column));
@@ -297,12 +300,16 @@ METAL_FUNC void multiply_rows(thread float* results, thread const Pass& pass,
   } else {
     add_elements(sums, pass, rows, lane, n_cols);
   }
-  EACH_TOKEN(t) results[t] = sum_rows(sums.of[t], lane);
+  EACH_TOKEN(t, pass.n_tokens) results[t] = sum_rows(sums.of[t], lane);
 }
 
 METAL_FUNC void begin_pass(thread Pass& pass, device const float* x, device const uint* tokens,
                            uint first_token, uint n_tokens, uint n_cols) {
   pass.x = x;
+  pass.n_tokens = kTokensPerPass;
   const uint last = n_tokens - first_token - 1;
-  EACH_TOKEN(t) pass.start[t] = ulong(tokens[first_token + min(t, last)]) * n_cols;
+  EACH_TOKEN(t, pass.n_tokens) {
+    const uint place = t == 0 ? 0 : min(t, last);
+    pass.start[t] = ulong(tokens[first_token + place]) * n_cols;
+  }
 }
