@@ -378,6 +378,9 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
   }
 }
 
+// Partial sums that a simdgroup asks for before it waits for the first of them.
+constant uint kSlotsAtOnce = kHeadDim <= 128 ? 16 : 8;
+
 kernel void attention_decode_reduce(device const float* partials [[buffer(kReducePartials)]],
                                     device const float2* partial_sums
                                     [[buffer(kReducePartialSums)]],
@@ -413,11 +416,24 @@ kernel void attention_decode_reduce(device const float* partials [[buffer(kReduc
       weight = exp2(sums.x - largest);
       total += weight * sums.y;
     }
-    for (uint i = 0; i < min(n_slots - first, 32u); ++i) {
-      const float factor = simd_shuffle(weight, ushort(i));
-      device const float4* part = (device const float4*)(partials + (row + first + i) * kHeadDim);
-      if (lane < n) low += factor * part[lane];
-      if (lane + 32 < n) high += factor * part[lane + 32];
+    for (uint i = 0; i < min(n_slots - first, 32u); i += kSlotsAtOnce) {
+      float4 lows[16];
+      float4 highs[16];
+#pragma unroll(16)
+      for (uint j = 0; j < 16; ++j) {
+        if (j >= kSlotsAtOnce) continue;
+        const ulong at = row + min(first + i + j, n_slots - 1);
+        device const float4* part = (device const float4*)(partials + at * kHeadDim);
+        lows[j] = lane < n ? part[lane] : float4(0);
+        highs[j] = lane + 32 < n ? part[lane + 32] : float4(0);
+      }
+#pragma unroll(16)
+      for (uint j = 0; j < 16; ++j) {
+        if (j >= kSlotsAtOnce) continue;
+        const float factor = simd_shuffle(weight, ushort(i + j));  // 0 behind the last slot
+        low += factor * lows[j];
+        high += factor * highs[j];
+      }
     }
   }
 #pragma unroll(5)
