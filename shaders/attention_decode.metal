@@ -343,10 +343,11 @@ kernel void attention_decode(device const float* q [[buffer(kDecodeQ)]],
       default:
         WITH_TILE(kVType, add_values, sums, v, round, lane, shared)
     }
-    if (by_matrices_v || step_tokens(kKType) != step_tokens(kVType)) {
+    if (kByMatrices) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
     } else {
-      // A simdgroup's next scores replace weights that it alone has read.
+      // All rounds begin at their first token: a simdgroup's next scores replace weights that it
+      // alone has read.
       simdgroup_barrier(mem_flags::mem_threadgroup);
     }
   }

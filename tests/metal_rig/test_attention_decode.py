@@ -78,6 +78,16 @@ def test_window_and_sinks(window: int, sinks: int) -> None:
     check(Shape(window=window, sinks=sinks, k_type="q4_0", v_type="q8_0"), EDGES)
 
 
+@pytest.mark.parametrize(
+    ("head_dim", "k_type", "v_type"),
+    [(128, "q8_0", "f16"), (96, "q8_0", "bf16"), (64, "q4_0", "f16")],
+)
+def test_windows_that_begin_within_a_round(head_dim: int, k_type: str, v_type: str) -> None:
+    """Which simdgroup has a token differs from a round that begins late to the next one."""
+    types = {"k_type": k_type, "v_type": v_type}
+    check(Shape(head_dim=head_dim, partition=512, round=256, window=300, **types), (396, 451))
+
+
 @pytest.mark.parametrize("softcap", [0.5, 30.0])
 def test_softcap(softcap: float) -> None:
     check(Shape(softcap=softcap, k_type="f32", v_type="f32"))
@@ -100,7 +110,7 @@ def test_large_scores_do_not_overflow() -> None:
 @pytest.mark.parametrize(("partition", "round_"), [(64, 32), (64, 64), (256, 256)])
 def test_magnitudes_of_integers(dtype: str, ratio: int, partition: int, round_: int) -> None:
     """Scales from the least to large, in any order; queries that are small, and none at all. A
-    simdgroup has one tile of a round's values, or four."""
+    simdgroup has no, one or more tiles of a round's values."""
     shape = Shape(
         **{"partition": partition, "round": round_, "k_type": dtype, "v_type": dtype},
         **{"n_heads": ratio, "n_kv_heads": 1},
@@ -170,14 +180,17 @@ CHOICES: dict[str, list[Any]] = {
     "v_type": list(KV_TYPES),
     "block_size": [8, 16, 24, 32, 64, 128, 256],
     "partition": [32, 64, 192, 512],
-    "window": [0, 0, 1, 7, 8, 33, 100],
+    "n_rounds": [1, 1, 2, 4, 16],  # or as many as are long enough
+    "window": [0, 0, 1, 7, 8, 33, 100, 300],
     "sinks": [0, 0, 1, 9, 40],
     "softcap": [0.0, 0.0, 20.0],
 }
 
 
-def shape_of(ratio: int, n_kv_heads: int, **rest: Any) -> Shape:
-    return Shape(n_heads=ratio * n_kv_heads, n_kv_heads=n_kv_heads, **rest)
+def shape_of(ratio: int, n_kv_heads: int, partition: int, n_rounds: int, **rest: Any) -> Shape:
+    heads = {"n_heads": ratio * n_kv_heads, "n_kv_heads": n_kv_heads}
+    round_ = max(32, partition // n_rounds // 32 * 32)
+    return Shape(**heads, partition=partition, round=round_, **rest)
 
 
 # Not hypothesis: the same shapes on every machine, so that kernels can be compiled beforehand.
@@ -185,7 +198,7 @@ def shape_of(ratio: int, n_kv_heads: int, **rest: Any) -> Shape:
 def test_any_shape(seed: int) -> None:
     rng = random.Random(seed)
     shape = shape_of(**{name: rng.choice(values) for name, values in CHOICES.items()})
-    check(shape, tuple(rng.randint(1, 260) for _ in range(rng.randint(1, 4))))
+    check(shape, (rng.randint(260, 700), *(rng.randint(1, 260) for _ in range(rng.randint(0, 3)))))
 
 
 LENGTHS = st.lists(st.integers(1, 260), min_size=1, max_size=4).map(tuple)
