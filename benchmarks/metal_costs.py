@@ -95,10 +95,10 @@ class Attention:
     @property
     def decode_memory(self) -> str:
         """Threadgroup memory: the argument, and each simdgroup's largest scores or sums."""
-        partition, types = self.partition_tokens, f"{KV_TYPES[self.k_type]}, {KV_TYPES[self.v_type]}"
-        round_ = f"attention_round({types}, {self.group}, {partition})"
+        k, v, partition = KV_TYPES[self.k_type], KV_TYPES[self.v_type], self.partition_tokens
+        round_ = f"attention_round({k}, {v}, {self.group}, {partition})"
         sizes = f"{self.head_dim}, {self.group}, {partition}, {round_}"
-        has_scales = ", ".join(f"kv_has_scales({KV_TYPES[t]})" for t in (self.k_type, self.v_type))
+        has_scales = f"kv_has_scales({k}), kv_has_scales({v})"
         argument = f"attention_decode_memory({sizes}, {has_scales})"
         return f"{argument} + kAttentionSimdgroups * kAttentionMaxGroup * 4"
 

@@ -235,8 +235,8 @@ inline threadgroup float* place_of(thread const ScorePlaces& own, uint token) {
   return own.of_two[token / 2] + token % 2 * kNextScore * 4;
 }
 
-// Scores of one tile, to `to`. seen: a bit for each token. Large
-// heads are read here, from `from`: no compiler shall have all of their groups in registers.
+// Scores of one tile, to `to`. seen: a bit for each token. Large heads are read here, from `from`:
+// no compiler shall have all of their groups in registers.
 template <uint kTokens>
 inline void score_tile(thread float2& largest, thread const KeyTile& tile,
                        thread const KeyPlace& from, thread const MatrixQueries& queries, uint seen,

@@ -266,8 +266,8 @@ inline void add_tile(thread MatrixSums& sums, thread uint& bits, thread ValueTil
 
 // Adds the values of this simdgroup's tokens of a round, weighted, to `sums`. The first tile has
 // been read. Returns whether scales of a whole round were too large, so that it has to be done
-// again: to ask once takes less time than to fit every tile, but the first round's sums alone can
-// be thrown away.
+// again: to ask once takes less time than to fit every tile, but only a partition's only round has
+// sums that can be thrown away.
 template <bool kIsWhole>
 inline bool add_tiles(thread MatrixSums& sums, thread ValueTile* tiles,
                       thread const ValueLane& from, thread const BlockIds& blocks,

@@ -158,8 +158,8 @@ def test_a_long_row_alone_and_in_company(dtype: Type) -> None:
         case = make_case(dtype, 2, 3, n_blocks * elements)
         together = run_linear("decode", case, tokens_per_pass=4)
         check(case, together, reference.linear(case.x, case.weights.values))
-        for token in (0, 1):
-            alone = run_linear("decode", case, tokens=[token], tokens_per_pass=1)
+        for token, tokens_per_pass in ((0, 1), (1, 1), (0, 2), (1, 3)):
+            alone = run_linear("decode", case, tokens=[token], tokens_per_pass=tokens_per_pass)
             np.testing.assert_array_equal(alone[token], together[token])
 
 
