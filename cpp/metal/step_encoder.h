@@ -64,6 +64,7 @@ class StepEncoder {
     const Pipeline* pipeline;
   };
   StepEncoder& bind(int index, const BufferRange& range, bool writes);
+  void set_threadgroup_length(int index, std::size_t n_bytes);
   void open();
   void commit_one();
   void check(id<MTLCommandBuffer> commands);
@@ -77,6 +78,7 @@ class StepEncoder {
   std::map<std::pair<StepPhase, std::string>, StageTime> times_;
   HazardTracker hazards_;
   std::vector<Access> accesses_;  // of the dispatch that is being put together
+  std::vector<int> shared_;       // threadgroup arguments of the dispatch
   std::vector<Timed> timed_;
   std::shared_ptr<SpanLog> trace_;
   std::int64_t begun_ns_ = 0;

@@ -11,6 +11,7 @@ void StepEncoder::begin(StepPhase phase) {
   phase_ = phase;
   hazards_.clear();
   accesses_.clear();
+  shared_.clear();
   timed_.clear();
   if (trace_) begun_ns_ = SpanLog::now_ns();
   open();
@@ -36,9 +37,13 @@ StepEncoder& StepEncoder::bind(int index, const BufferRange& range, bool writes)
 }
 
 StepEncoder& StepEncoder::threadgroup_bytes(int index, std::size_t n_bytes) {
-  const std::size_t length = (n_bytes + 15) / 16 * 16;  // a rule of the API
-  [encoder_ setThreadgroupMemoryLength:length atIndex:static_cast<NSUInteger>(index)];
+  set_threadgroup_length(index, (n_bytes + 15) / 16 * 16);  // a rule of the API
+  shared_.push_back(index);
   return *this;
+}
+
+void StepEncoder::set_threadgroup_length(int index, std::size_t n_bytes) {
+  [encoder_ setThreadgroupMemoryLength:n_bytes atIndex:static_cast<NSUInteger>(index)];
 }
 
 void StepEncoder::dispatch(Extent threadgroups, Extent threads) {
@@ -46,6 +51,9 @@ void StepEncoder::dispatch(Extent threadgroups, Extent threads) {
   accesses_.clear();
   [encoder_ dispatchThreadgroups:MTLSizeMake(threadgroups.x, threadgroups.y, threadgroups.z)
            threadsPerThreadgroup:MTLSizeMake(threads.x, threads.y, threads.z)];
+  // An encoder keeps lengths, and the next kernel would have to fit beside them.
+  for (int index : shared_) set_threadgroup_length(index, 0);
+  shared_.clear();
   if (!is_profiling_) return;
   timed_.push_back({commands_, pipeline_});
   commit_one();

@@ -69,15 +69,23 @@ def test_strangers_in_the_batch_do_not_matter(name: str, metal_llm: Load) -> Non
     assert [_texts(llm, [prompt])[0] for prompt in prompts] == together
 
 
-@pytest.mark.parametrize("kv_types", [("q8_0", "q4_0"), ("bf16", "f16"), ("f32", "q8_0")])
-def test_types_of_k_and_v(kv_types: tuple[str, str], metal_llm: Load) -> None:
+@pytest.mark.parametrize(
+    ("name", "kv_types"),
+    [
+        ("llama3", ("q8_0", "q4_0")),
+        ("llama3", ("bf16", "f16")),
+        ("llama3", ("f32", "q8_0")),
+        ("qwen3", ("q4_0", "q4_0")),  # scores of 1,024 tokens, beside prompts in one step
+    ],
+)
+def test_types_of_k_and_v(name: str, kv_types: tuple[str, str], metal_llm: Load) -> None:
     types = dict(zip(("kv_type_k", "kv_type_v"), kv_types, strict=True))
-    whole = metal_llm("llama3", **types)
+    whole = metal_llm(name, **types)
     prompts = [_ids(whole, 5 + 13 * i, seed=i) for i in range(4)]
     expected = _texts(whole, prompts)
-    cut = metal_llm("llama3", cache="paged", max_num_batched_tokens=9, **types)
+    cut = metal_llm(name, cache="paged", max_num_batched_tokens=9, **types)
     assert _texts(cut, prompts) == expected
-    assert _texts(metal_llm("llama3"), prompts) != expected  # the types reach the kernels
+    assert _texts(metal_llm(name), prompts) != expected  # the types reach the kernels
 
 
 @pytest.mark.parametrize("name", NAMES)
