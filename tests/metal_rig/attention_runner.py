@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 import reference
+from metal_rig.gpu.catalogue import attention_constants, decode_memory
 from metal_rig.kernels import Library, Order, run_kernel
-from metal_rig.kv_pack import head_bytes, kv_type, pack, store
+from metal_rig.kv_pack import head_bytes, pack, store
 from metal_rig.shaders import SHADERS, shader_source
 
 F32 = npt.NDArray[np.float32]
@@ -54,9 +55,8 @@ class Shape:
 
     @property
     def constants(self) -> dict[int, np.generic]:
-        values = [self.head_dim, self.block_size, 0, 0, self.group, self.partition, self.round]
-        constants: dict[int, np.generic] = {i: np.uint32(v) for i, v in enumerate(values)}
-        return constants | {2: kv_type(self.k_type), 3: kv_type(self.v_type)}
+        types = (self.block_size, self.k_type, self.v_type)
+        return attention_constants(self.head_dim, *types, self.group, self.partition, self.round)
 
     def params(self, max_blocks: int, max_slots: int) -> bytes:
         return struct.pack(
@@ -199,20 +199,13 @@ def run_decode(batch: Batch, order: Order = "both", check_accesses: bool = False
     sums = np.full((n_rows, 2), np.nan, np.float32)
     params = shape.params(batch.tables.shape[1], max_slots)
     decode = library("attention_decode", tuple(shape.constants.items()), check_accesses)
-    has_scales = [t in ("q8_0", "q4_0") for t in (shape.k_type, shape.v_type)]
-    scores = -(-shape.group // 4) * shape.round * 16
-    memory = max(scores, SIMDGROUPS * 2 * shape.head_dim * 4, SIMDGROUPS * 8 * 32 * 4)
-    if has_scales[0]:  # queries as matrices
-        memory += -(-shape.head_dim // 32) * 512 * (1 if shape.group <= 4 else 2)
-    if any(has_scales):  # blocks
-        memory += (shape.partition // 8 + 5) // 4 * 16
     run_kernel(
         decode,
         "attention_decode",
         [q, *batch.caches, batch.tables, positions, items, out, partials, sums, params],
         threadgroups=[max_slots, shape.n_kv_heads * shape.n_splits, len(items)],
         threads=[THREADS],
-        threadgroup_bytes=[memory],
+        threadgroup_bytes=[decode_memory(shape.constants)],
         order=order,
     )
     if max_slots > 1:

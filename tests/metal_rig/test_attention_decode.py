@@ -59,10 +59,8 @@ def test_lengths_around_edges(block_size: int) -> None:
 @pytest.mark.parametrize(("partition", "round_"), [(64, 64), (96, 32), (512, 512), (1024, 256)])
 @pytest.mark.parametrize("dtype", ["f16", "q8_0", "q4_0"])
 def test_partitions_and_rounds(partition: int, round_: int, dtype: str) -> None:
-    shape = Shape(
-        **{"partition": partition, "round": round_, "k_type": dtype, "v_type": dtype},
-        **{"n_heads": 1, "n_kv_heads": 1},
-    )
+    types = {"k_type": dtype, "v_type": dtype}
+    shape = Shape(partition=partition, round=round_, n_heads=1, n_kv_heads=1, **types)
     check(shape, (partition, partition + 1, 2 * partition + 7))
 
 
@@ -111,10 +109,8 @@ def test_large_scores_do_not_overflow() -> None:
 def test_magnitudes_of_integers(dtype: str, ratio: int, partition: int, round_: int) -> None:
     """Scales from the least to large, in any order; queries that are small, and none at all. A
     simdgroup has no, one or more tiles of a round's values."""
-    shape = Shape(
-        **{"partition": partition, "round": round_, "k_type": dtype, "v_type": dtype},
-        **{"n_heads": ratio, "n_kv_heads": 1},
-    )
+    types = {"k_type": dtype, "v_type": dtype}
+    shape = Shape(partition=partition, round=round_, n_heads=ratio, n_kv_heads=1, **types)
     sequences = [random_sequence(shape, 2 * partition + 22, 1, seed) for seed in range(4)]
     for i, s in enumerate(sequences):
         s.v *= np.float32(10) ** np.linspace(-4, 4, len(s.v), dtype=np.float32)[:, None, None]
