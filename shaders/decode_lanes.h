@@ -82,13 +82,13 @@ template <typename Tile>
 inline void score_round(thread Scores& largest, thread const HeadCache& k, thread const Rows& q,
                         thread const Round& round, float softcap, thread const Lane& lane,
                         threadgroup float4* scores) {
-  for (uint step = round.first / step_tokens(kKType) + lane.simdgroup;
-       step < round.end / step_tokens(kKType); step += kAttentionSimdgroups) {
+  for (uint step = round.first / kStepTokens + lane.simdgroup; step < round.end / kStepTokens;
+       step += kAttentionSimdgroups) {
     const uint token = (step * kSubsets + lane.subset) * kKVTileTokens;
     const uint visible = visible_bits(round, token);
     Scores s;
     mask_all(s);
-    if (is_visible(round, step * step_tokens(kKType), step_tokens(kKType))) {
+    if (is_visible(round, step * kStepTokens, kStepTokens)) {
       Tile tile = {};
       load_tile(tile, k, kKType, round.begin + token, lane.chunk, visible);
       score_tile(s, tile, q, lane.index);
@@ -111,9 +111,9 @@ inline void score_round(thread Scores& largest, thread const HeadCache& k, threa
 template <typename Tile>
 inline void add_values(thread Rows& sums, thread const HeadCache& v, thread const Round& round,
                        thread const Lane& lane, threadgroup const float4* weights) {
-  for (uint step = round.first / step_tokens(kVType) + lane.simdgroup;
-       step < round.end / step_tokens(kVType); step += kAttentionSimdgroups) {
-    if (!is_visible(round, step * step_tokens(kVType), step_tokens(kVType))) continue;
+  for (uint step = round.first / kStepTokens + lane.simdgroup; step < round.end / kStepTokens;
+       step += kAttentionSimdgroups) {
+    if (!is_visible(round, step * kStepTokens, kStepTokens)) continue;
     const uint token = (step * kSubsets + lane.subset) * kKVTileTokens;
     const uint visible = visible_bits(round, token);
     Tile tile = {};

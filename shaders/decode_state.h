@@ -26,11 +26,8 @@ inline void mask_all(thread Scores& scores) {
 constant uint kLanes = kHeadDim <= 64 ? 8 : kHeadDim <= 128 ? 16 : 32;
 constant uint kSubsets = 32 / kLanes;
 
-// Tokens of which a simdgroup reads K at once, or V without scales; the tokens of steps go to
-// simdgroups in turn.
-inline uint step_tokens(uint type) {
-  return kv_has_scales(type) ? 8 * kv_tokens_per_word(type) : kSubsets * kKVTileTokens;
-}
+// Tokens that a simdgroup reads at once; those of steps go to simdgroups in turn.
+constant uint kStepTokens = kSubsets * kKVTileTokens;
 
 // Where scores of a token of a round stand, four heads to a place. With matrices every fourth token
 // follows, and of two in four the halves of 32 tokens change places: so the rows of a matrix, each
